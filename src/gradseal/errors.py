@@ -1,0 +1,78 @@
+"""The errors that Gradseal raises.
+
+Bad evidence is data and becomes a `Finding`; malformed bytes and a broken world are exceptions, and all of
+them derive from `Error`. Each says what happened, where, and, when there is something to do, what to do.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """What went wrong, where (a file, field, module or tensor), and what to do about it.
+
+    Args:
+        message: One sentence, what happened.
+        where: The file and field, module, operator or tensor concerned.
+        advice: What the reader can do, if there is anything.
+    """
+
+    def __init__(self, message: str, *, where: str = "", advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.where, self.advice))
+
+    def diagnostics(self) -> str:
+        """What happened, where and what to do, as a few lines for a person."""
+        lines = [self.message]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.advice:
+            lines.append(f"  what to do: {self.advice}")
+        return "\n".join(lines)
+
+
+def _rebuild(kind: type[Error], message: str, where: str, advice: str) -> Error:
+    return kind(message, where=where, advice=advice)
+
+
+class MalformedBundle(Error):
+    """Bytes that are not what the format says, or that exceed its limits."""
+
+
+class UnknownKind(Error):
+    """Well-formed, but of a kind, rule or operator that this version does not know."""
+
+
+class KeyFileError(Error):
+    """A signing or verification key that cannot be read or does not parse."""
+
+
+class StoreError(Error):
+    """The storage could not do what was asked."""
+
+
+class MissingBlob(StoreError):
+    """A blob that is named but is not there."""
+
+
+class CorruptBlob(StoreError):
+    """A blob whose bytes do not hash to its name."""
+
+
+class CaptureError(Error):
+    """A model, loss, optimizer or data set that cannot be captured into a program."""
+
+
+class RecordError(Error):
+    """A recording that cannot go on, because what it would seal would not be true."""
+
+
+class ReplayError(Error):
+    """A segment that could not be replayed at all; says nothing of whether it is true."""
