@@ -1,0 +1,42 @@
+"""Gradseal turns a PyTorch training run into evidence.
+
+`initialise` and `record` make a bundle; `verify` checks one. Names load what they need on first use, so that
+reading a bundle's log does not load torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradseal.program.initialise import initialise
+    from gradseal.proof.note import SigningKey, VerificationKey
+    from gradseal.record.recorder import Run, record
+    from gradseal.verify.policy import Policy
+    from gradseal.verify.verdict import Verdict
+    from gradseal.verify.verifier import verify
+
+__version__ = "0.1.0"
+__all__ = ["Policy", "Run", "SigningKey", "Verdict", "VerificationKey", "initialise", "record", "verify"]
+
+_HOMES = {
+    "initialise": "gradseal.program.initialise",
+    "SigningKey": "gradseal.proof.note",
+    "VerificationKey": "gradseal.proof.note",
+    "Run": "gradseal.record.recorder",
+    "record": "gradseal.record.recorder",
+    "Policy": "gradseal.verify.policy",
+    "Verdict": "gradseal.verify.verdict",
+    "verify": "gradseal.verify.verifier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradseal' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    # `gradseal.record` is also the name of a package, which importing has just put in this place.
+    globals()[name] = value
+    return value

@@ -58,8 +58,8 @@ class StoreError(Error):
     """The storage could not do what was asked."""
 
 
-class MissingBlob(StoreError):
-    """A blob that is named but is not there."""
+class MissingFile(StoreError):
+    """A file or blob that is named but is not there."""
 
 
 class CorruptBlob(StoreError):

@@ -1,0 +1,1 @@
+"""What a run computes: graphs, optimizers, initialisation, data order, arithmetic."""

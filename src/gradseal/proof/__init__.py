@@ -1,0 +1,1 @@
+"""The format: canonical JSON, the log, the manifest, entries, and the one writer. Knows neither torch nor network."""

@@ -1,0 +1,65 @@
+"""Tensors to bytes and back, and their digests.
+
+A tensor's bytes are row-major and little-endian, whatever device it is on; its digest is their SHA-256, so
+that equal digests mean equal bits. Format: docs/spec/bundle.md, section 5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import safetensors.torch
+import torch
+
+from gradseal.errors import CorruptBlob
+
+if sys.byteorder != "little":
+    raise ImportError("Gradseal reads tensors' memory as little-endian bytes; this machine is big-endian")
+
+
+def to_bytes(tensor: torch.Tensor) -> bytes:
+    """A tensor's numbers as bytes."""
+    flat = tensor.detach().to("cpu").contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def from_bytes(
+    data: bytes, dtype: str, shape: Sequence[int], device: torch.device, *, where: str
+) -> torch.Tensor:
+    """The tensor that `to_bytes` gave these bytes of.
+
+    Raises:
+        CorruptBlob: There are more or fewer bytes than the type and shape take.
+    """
+    kind: torch.dtype = getattr(torch, dtype)
+    expected = torch.Size(shape).numel() * kind.itemsize
+    if len(data) != expected:
+        raise CorruptBlob(
+            f"{len(data)} bytes where {dtype} of shape {tuple(shape)} takes {expected}", where=where
+        )
+    if kind is torch.bool and data.strip(b"\0\1"):
+        raise CorruptBlob("a truth value that is neither 0 nor 1", where=where)
+    if not data:
+        return torch.empty(tuple(shape), dtype=kind, device=device)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(kind).reshape(tuple(shape)).to(device)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of an element type, without `torch.`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def digest(tensor: torch.Tensor) -> bytes:
+    """SHA-256 of a tensor's bytes."""
+    flat = tensor.detach().to("cpu").contiguous().flatten()
+    return hashlib.sha256(flat.view(torch.uint8).numpy() if flat.numel() else b"").digest()
+
+
+def weights_file(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """A safetensors file of these tensors, without metadata: the same bytes for the same tensors."""
+    # Each on its own memory: safetensors refuses tensors that share some, as tied weights do.
+    return safetensors.torch.save(
+        {name: t.detach().to("cpu").contiguous().clone() for name, t in tensors.items()}
+    )

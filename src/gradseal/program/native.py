@@ -1,0 +1,185 @@
+"""Native arithmetic: what decides its bits besides the program, as far as it can be known and set.
+
+The same program in the same environment gives the same bits; in another it may not. So a run records the
+environment it was made in, and a verifier starts its workers in that one, if it can be had.
+Format: docs/spec/program.md, section 9.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+
+from gradseal.errors import MalformedBundle
+from gradseal.program.randomness import step_generator_seed
+from gradseal.proof.canonical import Json
+from gradseal.proof.fields import Fields
+
+KIND = "native"
+MAX_THREADS = 256
+
+_CAPABILITIES = {"DEFAULT": 0, "AVX2": 1, "AVX512": 2}
+_WORD = re.compile(r"[A-Za-z0-9_.,+:() @-]{0,120}")
+_MODE = re.compile(r"[A-Za-z0-9_,]{0,40}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What native arithmetic depends on.
+
+    Args:
+        torch: PyTorch's version.
+        machine: The processor's architecture, as `platform.machine` names it.
+        processor: The processor's model, as the operating system names it; libraries choose kernels by it.
+        device: The kind of device, `cpu` or `cuda`.
+        threads: Threads within an operator.
+        cpu_capability: The vector width ATen's kernels were chosen for.
+        onednn: Whether oneDNN was used.
+        onednn_isa: `ONEDNN_MAX_CPU_ISA`, or empty where it was not set.
+        mkl_mode: `MKL_CBWR`, or empty where it was not set.
+        matmul_precision: `torch.get_float32_matmul_precision()`.
+        deterministic: Whether deterministic algorithms were demanded.
+    """
+
+    torch: str
+    machine: str
+    processor: str
+    device: str
+    threads: int
+    cpu_capability: str
+    onednn: bool
+    onednn_isa: str
+    mkl_mode: str
+    matmul_precision: str
+    deterministic: bool
+
+    def to_json(self) -> dict[str, Json]:
+        """Its JSON form, spec section 9."""
+        return {"kind": KIND, **asdict(self)}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Environment:
+        """Reads the JSON form strictly; values that would reach a process's environment are closed lists.
+
+        Raises:
+            MalformedBundle: A field is wrong.
+            UnknownKind: Not native arithmetic.
+        """
+        fields.kind("kind", [KIND])
+        own = cls(
+            torch=_matching(fields, "torch", _WORD),
+            machine=_matching(fields, "machine", _WORD),
+            processor=_matching(fields, "processor", _WORD),
+            device=_matching(fields, "device", _MODE),
+            threads=fields.integer("threads", 1, MAX_THREADS),
+            cpu_capability=_matching(fields, "cpu_capability", _WORD),
+            onednn=fields.boolean("onednn"),
+            onednn_isa=_matching(fields, "onednn_isa", _MODE),
+            mkl_mode=_matching(fields, "mkl_mode", _MODE),
+            matmul_precision=fields.choice("matmul_precision", ["highest", "high", "medium"]),
+            deterministic=fields.boolean("deterministic"),
+        )
+        fields.end()
+        return own
+
+    def process_variables(self) -> dict[str, str]:
+        """The environment variables that a process must be started with to have this environment."""
+        variables = {
+            "OMP_NUM_THREADS": str(self.threads),
+            "MKL_NUM_THREADS": str(self.threads),
+            "MKL_DYNAMIC": "FALSE",
+            "ATEN_CPU_CAPABILITY": self.cpu_capability.lower()
+            if self.cpu_capability in _CAPABILITIES
+            else "",
+            "ONEDNN_MAX_CPU_ISA": self.onednn_isa,
+            "MKL_CBWR": self.mkl_mode,
+        }
+        return {name: value for name, value in variables.items() if value}
+
+
+PROCESS_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MKL_DYNAMIC",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+)
+"""Every variable that a worker must not inherit, because it would change the bits."""
+
+
+def _matching(fields: Fields, name: str, pattern: re.Pattern[str]) -> str:
+    text = fields.text(name, max_length=120)
+    if not pattern.fullmatch(text):
+        raise MalformedBundle(f"{text!r} has characters that do not belong here", where=fields.where(name))
+    return text
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return re.sub(r"[^A-Za-z0-9_.,+:() @-]", "_", (models or [platform.processor()])[0])[:120]
+
+
+def current_environment(device: str = "cpu") -> Environment:
+    """The environment of this process, as it is now."""
+    import torch
+
+    return Environment(
+        torch=torch.__version__,
+        machine=platform.machine(),
+        processor=_processor(),
+        device=device,
+        threads=torch.get_num_threads(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        onednn=bool(torch.backends.mkldnn.enabled),
+        onednn_isa=os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+        mkl_mode=os.environ.get("MKL_CBWR", ""),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def enter_environment(wanted: Environment) -> None:
+    """Sets, in this process, what of `wanted` can still be set once torch is loaded."""
+    import torch
+
+    torch.set_num_threads(wanted.threads)
+    torch.backends.mkldnn.enabled = wanted.onednn  # type: ignore[assignment]
+    torch.set_float32_matmul_precision(wanted.matmul_precision)
+    torch.use_deterministic_algorithms(wanted.deterministic)
+
+
+def differences(wanted: Environment, had: Environment) -> Mapping[str, tuple[str, str]]:
+    """The fields in which two environments differ, each with both values."""
+    pairs = {
+        f.name: (str(getattr(wanted, f.name)), str(getattr(had, f.name))) for f in dataclass_fields(wanted)
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+@contextmanager
+def seeded(seed: bytes, step: int, micro_batch: int = 0) -> Iterator[None]:
+    """Torch's default generators as they are at a step, and afterwards as they were before.
+
+    Args:
+        seed: The run's seed.
+        step: The number of the step, from 0.
+        micro_batch: Which part of the step's batch.
+    """
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(step_generator_seed(seed, step, micro_batch))
+        yield

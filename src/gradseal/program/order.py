@@ -1,0 +1,66 @@
+"""Which samples each step sees, from the seed alone.
+
+Epoch after epoch, the samples are permuted by a key derived from the seed, and cut into batches; the last
+batch of an epoch holds what is left, unless the plan drops it. Format: docs/spec/program.md, section 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from gradseal.program.randomness import derive, permutation
+
+SHUFFLED = "shuffled-v1"
+SEQUENTIAL = "sequential-v1"
+RULES = (SHUFFLED, SEQUENTIAL)
+
+
+@dataclass(slots=True, kw_only=True)
+class Order:
+    """The order of a run's samples.
+
+    Args:
+        rule: `SHUFFLED`, or `SEQUENTIAL` for the data set's own order in each epoch.
+        samples: How many samples the data has.
+        batch_size: How many a full batch holds; at most `samples`.
+        drop_last: Whether what is left at an epoch's end is dropped.
+        seed: The run's seed, 32 bytes.
+    """
+
+    rule: str
+    samples: int
+    batch_size: int
+    drop_last: bool
+    seed: bytes
+    _epoch: int = field(default=-1, init=False)
+    _permutation: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), init=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+        full, rest = divmod(self.samples, self.batch_size)
+        return full if self.drop_last or not rest else full + 1
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The batch sizes that occur in an epoch, the full one first."""
+        rest = 0 if self.drop_last else self.samples % self.batch_size
+        return (self.batch_size, rest) if rest else (self.batch_size,)
+
+    def indices(self, step: int) -> npt.NDArray[np.int64]:
+        """The samples of step number `step`, in order."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        if self.rule == SHUFFLED:
+            order = self._permuted(epoch)
+        else:
+            order = np.arange(self.samples, dtype=np.int64)
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _permuted(self, epoch: int) -> npt.NDArray[np.int64]:
+        if epoch != self._epoch:
+            self._permutation = permutation(derive(self.seed, "order", epoch), self.samples)
+            self._epoch = epoch
+        return self._permutation

@@ -1,0 +1,141 @@
+"""What one step computes, whole: the state's layout, a graph for each batch size, an optimizer.
+
+The program is sealed before step 0 and is all that a replay runs. Knows no torch.
+Format: docs/spec/program.md, section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gradseal.errors import MalformedBundle
+from gradseal.program.graph import Graph
+from gradseal.program.operators import GETITEM
+from gradseal.program.optimizers import Optimizer, optimizer_from_fields
+from gradseal.program.tensors import TensorSpec, check_unique
+from gradseal.proof.canonical import decode, encode
+from gradseal.proof.fields import Fields
+
+FORMAT = "gradseal/program-v1"
+MAX_PROGRAM_BYTES = 64 << 20
+MAX_TENSORS = 200_000
+MAX_SHAPES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A run's program, with its graphs named by digest.
+
+    Args:
+        layout: Every tensor of the state, in the order in which a state lists them: `parameters/…`,
+            `buffers/…`, then `optimizer/…`.
+        constants: The graphs' constant tensors, by index.
+        graphs: The digest of the graph for each batch size.
+        optimizer: How parameters follow from gradients.
+    """
+
+    layout: tuple[TensorSpec, ...]
+    constants: tuple[TensorSpec, ...]
+    graphs: Mapping[int, bytes]
+    optimizer: Optimizer
+
+    def encode(self) -> bytes:
+        """The canonical bytes that its digest is taken of."""
+        return encode(
+            {
+                "format": FORMAT,
+                "layout": [s.to_json() for s in self.layout],
+                "constants": [s.to_json() for s in self.constants],
+                "graphs": [
+                    {"batch_size": size, "graph": digest.hex()}
+                    for size, digest in sorted(self.graphs.items())
+                ],
+                "optimizer": self.optimizer.to_json(),
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, *, where: str) -> Program:
+        """Reads a program from an untrusted blob.
+
+        Raises:
+            MalformedBundle: Not the format, over a limit, or an optimizer tensor that the layout lacks.
+        """
+        fields = Fields(decode(data, where=where, max_bytes=MAX_PROGRAM_BYTES), where)
+        fields.choice("format", [FORMAT])
+        program = cls(
+            layout=tuple(TensorSpec.from_fields(f) for f in fields.objects("layout", MAX_TENSORS)),
+            constants=tuple(TensorSpec.from_fields(f) for f in fields.objects("constants", MAX_TENSORS)),
+            graphs=_graphs_from_fields(fields),
+            optimizer=optimizer_from_fields(fields.object("optimizer")),
+        )
+        fields.end()
+        check_unique(program.layout, fields.where("layout"))
+        check_unique(program.constants, fields.where("constants"))
+        program.check(where)
+        return program
+
+    def check(self, where: str) -> None:
+        """Refuses an optimizer that trains or keeps what the layout does not hold."""
+        specs = {s.name: s for s in self.layout}
+        for parameter in self.optimizer.parameters():
+            if f"parameters/{parameter}" not in specs:
+                raise MalformedBundle(
+                    f"the optimizer trains {parameter!r}, which is not in the layout", where=where
+                )
+        for name, parameter in self.optimizer.tensors():
+            own, like = specs.get(name), specs[f"parameters/{parameter}"]
+            if own is None or (own.shape, own.dtype) != (like.shape, like.dtype):
+                raise MalformedBundle(f"the layout has no {name!r} shaped as its parameter", where=where)
+        if any(spec.name.startswith("optimizer/") for spec in self.layout):
+            kept = {name for name, _ in self.optimizer.tensors()}
+            stray = [s.name for s in self.layout if s.name.startswith("optimizer/") and s.name not in kept]
+            if stray:
+                raise MalformedBundle(
+                    f"the layout holds {stray[0]!r}, which the optimizer does not keep", where=where
+                )
+
+    def check_graph(self, graph: Graph, where: str) -> None:
+        """Refuses a graph that reads or writes what the program does not have."""
+        names = {s.name for s in self.layout}
+        for value in graph.inputs:
+            known = value.key in names if value.kind == "state" else True
+            if value.kind == "constant":
+                known = int(value.key) < len(self.constants)
+            if not known:
+                raise MalformedBundle(f"reads {value.kind} {value.key!r}, which is not there", where=where)
+        trained = set(self.optimizer.parameters())
+        for name in graph.gradients:
+            if name not in trained:
+                raise MalformedBundle(f"a gradient of {name!r}, which is not trained", where=where)
+        for name in graph.buffers:
+            if f"buffers/{name}" not in names:
+                raise MalformedBundle(f"a new value of buffer {name!r}, which is not there", where=where)
+
+
+def same_structure(first: Graph, second: Graph) -> bool:
+    """Whether two graphs are the same operators on the same values, whatever their numbers."""
+    if (first.inputs, first.loss) != (second.inputs, second.loss):
+        return False
+    if dict(first.gradients) != dict(second.gradients) or dict(first.buffers) != dict(second.buffers):
+        return False
+    return len(first.nodes) == len(second.nodes) and all(
+        a.operator == b.operator
+        and list(a.references()) == list(b.references())
+        and (a.operator != GETITEM or a.args == b.args)
+        for a, b in zip(first.nodes, second.nodes, strict=True)
+    )
+
+
+def _graphs_from_fields(fields: Fields) -> dict[int, bytes]:
+    graphs: dict[int, bytes] = {}
+    sizes: list[int] = []
+    for item in fields.objects("graphs", MAX_SHAPES):
+        size = item.integer("batch_size", 1, 1 << 30)
+        graphs[size] = item.digest("graph")
+        sizes.append(size)
+        item.end()
+    if not sizes or sizes != sorted(set(sizes)):
+        raise MalformedBundle("batch sizes must rise", where=fields.where("graphs"))
+    return graphs

@@ -1,0 +1,91 @@
+"""The release map: which tensors of the last state are released, under which names.
+
+The released file is in the safetensors format; its tensors must be the last state's, bit for bit.
+Format: docs/spec/bundle.md, section 7; the safetensors format's own documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import safetensors
+
+from gradseal.errors import MalformedBundle
+from gradseal.program.tensors import TensorSpec
+from gradseal.proof.canonical import decode, encode
+from gradseal.proof.fields import Fields
+
+FORMAT = "gradseal/release-v1"
+MAX_RELEASE_BYTES = 64 << 20
+MAX_WEIGHTS_BYTES = 1 << 40
+
+_SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """For each released name, the state tensor behind it."""
+
+    tensors: Mapping[str, str]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, str]) -> Release:
+        """The release map of these names."""
+        return cls(tensors=dict(tensors))
+
+    def encode(self) -> bytes:
+        """The canonical bytes that its digest is taken of."""
+        return encode({"format": FORMAT, "tensors": dict(self.tensors)})
+
+    @classmethod
+    def decode(cls, data: bytes, layout: Mapping[str, TensorSpec], *, where: str) -> Release:
+        """Reads a release map from an untrusted blob.
+
+        Raises:
+            MalformedBundle: Not the format, or it names a tensor that the state does not have.
+        """
+        fields = Fields(decode(data, where=where, max_bytes=MAX_RELEASE_BYTES), where)
+        fields.choice("format", [FORMAT])
+        names = fields.raw("tensors")
+        fields.end()
+        if not isinstance(names, dict):
+            raise MalformedBundle("is not an object", where=fields.where("tensors"))
+        tensors: dict[str, str] = {}
+        for name, behind in names.items():
+            if not isinstance(behind, str) or behind not in layout:
+                raise MalformedBundle(
+                    f"{name!r} stands for no tensor of the state", where=fields.where("tensors")
+                )
+            tensors[name] = behind
+        return cls(tensors=tensors)
+
+
+def read_weights(data: bytes, *, where: str) -> dict[str, tuple[TensorSpec, bytes]]:
+    """The tensors of an untrusted safetensors file.
+
+    Raises:
+        MalformedBundle: It is not one, or has a type that no state has.
+    """
+    try:
+        parts = safetensors.deserialize(data)
+    except safetensors.SafetensorError as e:
+        raise MalformedBundle(f"not a safetensors file: {e}", where=where) from e
+    tensors: dict[str, tuple[TensorSpec, bytes]] = {}
+    for name, part in parts:
+        dtype = _SAFETENSORS_DTYPES.get(part["dtype"])
+        if dtype is None:
+            raise MalformedBundle(f"{name!r} is of type {part['dtype']}", where=where)
+        tensors[name] = (TensorSpec(name=name, dtype=dtype, shape=tuple(part["shape"])), bytes(part["data"]))
+    return tensors

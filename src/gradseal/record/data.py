@@ -1,0 +1,118 @@
+"""Committing to a data set, and fetching samples that are what was committed.
+
+One pass reads every sample, stores its bytes in shards and hashes it into the data's tree. During training
+each sample is read from the data set again and must still have its leaf hash: a random transform would
+otherwise train on what was never committed. Format: docs/spec/bundle.md, section 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+from gradseal.errors import CaptureError, RecordError
+from gradseal.program.batches import collate, encode_sample, schema_of
+from gradseal.program.samples import SampleSchema
+from gradseal.proof.manifest import Data
+from gradseal.proof.merkle import root_of
+from gradseal.proof.writer import BlobWriter
+
+SHARD_BYTES = 1 << 20
+
+
+class CommittedData:
+    """A data set whose samples are committed.
+
+    Args:
+        dataset: A map-style data set: `len` and `[index]`.
+        schema: What its samples are.
+        leaves: Each sample's leaf hash.
+        commitment: What the manifest says of it.
+    """
+
+    def __init__(self, dataset: Any, schema: SampleSchema, leaves: Sequence[bytes], commitment: Data) -> None:
+        self._dataset = dataset
+        self.schema = schema
+        self._leaves = leaves
+        self.commitment = commitment
+
+    def batch(self, indices: Iterable[int], device: torch.device) -> list[torch.Tensor]:
+        """The leaves of the batch of these samples, fetched anew.
+
+        Raises:
+            RecordError: A sample is no longer what was committed.
+        """
+        return collate(self.schema, [self._fetch(int(i)) for i in indices], device)
+
+    def _fetch(self, index: int) -> bytes:
+        sample = encode_sample(self.schema, self._dataset[index], index)
+        if self.schema.leaf(sample) != self._leaves[index]:
+            raise RecordError(
+                "a sample is not the one that was committed before training",
+                where=f"data[{index}]",
+                advice="random transforms cannot be recorded; apply them beforehand, or inside the model with "
+                "torch's own randomness",
+            )
+        return sample
+
+
+def dataset_of(data: Any) -> Any:
+    """The map-style data set in `data`, which may be a plain `DataLoader` around one.
+
+    Raises:
+        CaptureError: An iterable data set, a collation of one's own, or not a data set.
+    """
+    if isinstance(data, DataLoader):
+        if data.collate_fn is not default_collate:
+            raise CaptureError(
+                "a collate_fn of one's own cannot be replayed without its code",
+                where="data",
+                advice="do its work in the data set's __getitem__, so that samples stack",
+            )
+        data = data.dataset
+    if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
+        raise CaptureError(
+            f"{type(data).__name__} gives samples only one after another",
+            where="data",
+            advice="use a map-style data set, with __len__ and __getitem__, so that a sample has a number",
+        )
+    if not hasattr(data, "__len__"):
+        raise CaptureError(f"{type(data).__name__} has no length", where="data")
+    if len(data) == 0:
+        raise CaptureError("the data set is empty", where="data")
+    return data
+
+
+def commit(dataset: Any, blobs: BlobWriter, progress: Callable[[int], None]) -> CommittedData:
+    """Reads every sample once, stores it, and commits to it.
+
+    Args:
+        dataset: A map-style data set with at least one sample.
+        blobs: Where the samples go.
+        progress: Called with the number of samples done, now and then.
+
+    Raises:
+        CaptureError: A sample cannot be encoded; names sample and field.
+    """
+    schema = schema_of(dataset[0])
+    shard_samples = max(1, SHARD_BYTES // schema.size_bytes)
+    leaves: list[bytes] = []
+    shards: list[bytes] = []
+    for first in range(0, len(dataset), shard_samples):
+        numbers = range(first, min(first + shard_samples, len(dataset)))
+        samples = [encode_sample(schema, dataset[i], i) for i in numbers]
+        leaves += schema.leaves(samples)
+        shards.append(blobs.put(b"".join(samples)))
+        progress(len(leaves))
+    commitment = Data(
+        root=root_of(leaves),
+        samples=len(leaves),
+        schema=blobs.put(schema.encode()),
+        leaves=blobs.put(b"".join(leaves)),
+        shards=blobs.put(b"".join(shards)),
+        shard_samples=shard_samples,
+    )
+    return CommittedData(dataset, schema, leaves, commitment)

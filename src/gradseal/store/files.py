@@ -1,0 +1,118 @@
+"""A bundle's files wherever fsspec reaches: a local directory, memory, an object store.
+
+A local write is staged beside its target, flushed to the disk, and renamed into place; the directory is
+flushed last, so a file that is seen is whole and stays. Other file systems publish a put object whole by
+themselves. Reading is bounded. Format: docs/spec/bundle.md, section 1.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from gradseal.errors import MalformedBundle, MissingFile, StoreError
+
+
+class FsspecFiles:
+    """Files below a root, on any fsspec file system.
+
+    Args:
+        url: A path, or a URL that fsspec knows (`memory://…`, `s3://…`).
+
+    Raises:
+        StoreError: No file system is known for the URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._fs, self.root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError, OSError) as e:
+            raise StoreError(f"no storage for this: {e}", where=url) from e
+        self._local = isinstance(self._fs, LocalFileSystem)
+        self._made: set[Path] = set()
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        """See `proof.files.Files`."""
+        with self._errors(path), self._fs.open(self._at(path), "rb") as file:
+            data: bytes = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise MalformedBundle(f"longer than {max_bytes} bytes", where=path)
+        return data
+
+    def write(self, path: str, data: bytes) -> None:
+        """See `proof.files.Files`."""
+        with self._errors(path):
+            if self._local:
+                self._write_durably(Path(self._at(path)), data)
+            else:
+                self._fs.pipe_file(self._at(path), data)
+
+    def exists(self, path: str) -> bool:
+        """See `proof.files.Files`."""
+        with self._errors(path):
+            return bool(self._fs.exists(self._at(path)))
+
+    def delete(self, path: str) -> None:
+        """See `proof.files.Files`."""
+        try:
+            with self._errors(path):
+                self._fs.rm_file(self._at(path))
+        except MissingFile:
+            return
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all below the root."""
+        with self._errors(""):
+            return not self._fs.exists(self.root) or (
+                self._fs.isdir(self.root) and not self._fs.ls(self.root)
+            )
+
+    def _at(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+    def _write_durably(self, target: Path, data: bytes) -> None:
+        self._make_directory(target.parent)
+        staged = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+        try:
+            with open(staged, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, target)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+        _flush_directory(target.parent)
+
+    def _make_directory(self, directory: Path) -> None:
+        """Makes a directory whose name is durable, and those above it."""
+        if directory in self._made or directory.is_dir():
+            return
+        self._make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        _flush_directory(directory.parent)
+        self._made.add(directory)
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        where = path or self.root
+        try:
+            yield
+        except FileNotFoundError as e:
+            raise MissingFile("is not there", where=where) from e
+        except (OSError, ValueError) as e:
+            raise StoreError(f"{type(e).__name__}: {e}", where=where) from e
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,238 @@
+"""The code against the language-neutral vectors, read as another implementation would read them."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.mark.structures import ParameterSet
+
+from gradseal.errors import KeyFileError, MalformedBundle
+from gradseal.proof import canonical, merkle, note, tiles
+from gradseal.proof.checkpoint import Checkpoint
+from vectors import make
+
+VECTORS = Path(make.__file__).parent
+
+Case = dict[str, Any]
+
+
+def vectors(name: str) -> Case:
+    value: Case = json.loads((VECTORS / name).read_text(encoding="utf-8"))
+    return value
+
+
+CANONICAL, MERKLE, NOTE, TILES = map(vectors, ("canonical.json", "merkle.json", "note.json", "tiles.json"))
+
+
+def cases(items: list[Case]) -> list[ParameterSet]:
+    return [
+        pytest.param(item, id=item.get("reason", item.get("source", str(number))))
+        for number, item in enumerate(items)
+    ]
+
+
+def test_the_files_are_what_the_script_makes() -> None:
+    assert make.main(["--check"]) == 0
+
+
+def test_a_stale_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "HERE", tmp_path)
+    monkeypatch.setattr(make, "FILES", {"tiles.json": lambda: {"a": 1}})
+    assert make.main(["--check"]) == 1
+    assert make.main([]) == 0
+    assert make.main(["--check"]) == 0
+    (tmp_path / "tiles.json").write_text("{}")
+    assert make.main(["--check"]) == 1
+
+
+@pytest.mark.parametrize("case", cases(CANONICAL["encode"]))
+def test_canonical_json(case: Case) -> None:
+    value, data = json.loads(case["json"]), bytes.fromhex(case["canonical"])
+    assert canonical.encode(value) == data
+    assert canonical.decode(data, where="v", max_bytes=len(data)) == value
+
+
+@pytest.mark.parametrize("case", cases(CANONICAL["invalid"]))
+def test_json_that_is_not_canonical(case: Case) -> None:
+    with pytest.raises(MalformedBundle):
+        canonical.decode(bytes.fromhex(case["bytes"]), where="v", max_bytes=10**6)
+
+
+def test_typed_scalars() -> None:
+    for case in CANONICAL["floats"]:
+        x = canonical.float_from_bits(case["json"], where="v")
+        assert repr(x) == case["value"]
+        assert canonical.float_to_bits(x) == case["json"]
+    for text in CANONICAL["invalid_floats"]:
+        with pytest.raises(MalformedBundle):
+            canonical.float_from_bits(text, where="v")
+    for case in CANONICAL["integers"]:
+        assert canonical.integer_from_json(case["json"], where="v") == int(case["value"])
+        assert canonical.integer_to_json(int(case["value"])) == case["json"]
+
+
+@pytest.mark.parametrize("case", cases(CANONICAL["invalid_integers"]))
+def test_integers_written_otherwise(case: Case) -> None:
+    with pytest.raises(MalformedBundle):
+        canonical.integer_from_json(case["json"], where="v")
+
+
+# As Certificate Transparency's reference tests publish them, so that make.py cannot drift with the code.
+CT_ROOTS = [
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
+
+
+def test_roots() -> None:
+    assert MERKLE["roots"] == CT_ROOTS
+    leaves = [merkle.leaf_hash(bytes.fromhex(entry)) for entry in MERKLE["entries"]]
+    assert [leaf.hex() for leaf in leaves] == MERKLE["leaf_hashes"]
+    assert [merkle.root_of(leaves[:size]).hex() for size in range(9)] == CT_ROOTS
+    for size, root in MERKLE["longer"].items():
+        assert merkle.root_of(merkle.leaf_hash(bytes([i])) for i in range(int(size))).hex() == root
+
+
+def test_published_proofs() -> None:
+    published = {
+        "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7": 0,
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e": 1,
+        "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4": 2,
+    }
+    (first,) = (case for case in MERKLE["inclusion"] if (case["index"], case["size"]) == (0, 8))
+    assert first["proof"] == list(published)
+    (from_two,) = (case for case in MERKLE["consistency"] if (case["old"], case["new"]) == (2, 8))
+    assert from_two["proof"] == list(published)[1:]
+
+
+def included(case: Case) -> bool:
+    return merkle.verify_inclusion(
+        leaf=bytes.fromhex(case["leaf"]),
+        index=case["index"],
+        size=case["size"],
+        proof=[bytes.fromhex(node) for node in case["proof"]],
+        root=bytes.fromhex(case["root"]),
+    )
+
+
+def consistent(case: Case) -> bool:
+    return merkle.verify_consistency(
+        old=case["old"],
+        new=case["new"],
+        old_root=bytes.fromhex(case["old_root"]),
+        new_root=bytes.fromhex(case["new_root"]),
+        proof=[bytes.fromhex(node) for node in case["proof"]],
+    )
+
+
+def test_proofs() -> None:
+    assert all(included(case) for case in MERKLE["inclusion"])
+    assert all(consistent(case) for case in MERKLE["consistency"])
+
+
+@pytest.mark.parametrize("case", cases(MERKLE["invalid"]["inclusion"]))
+def test_inclusion_that_does_not_hold(case: Case) -> None:
+    assert not included(case)
+
+
+@pytest.mark.parametrize("case", cases(MERKLE["invalid"]["consistency"]))
+def test_consistency_that_does_not_hold(case: Case) -> None:
+    assert not consistent(case)
+
+
+@pytest.mark.parametrize("case", cases(NOTE["keys"]))
+def test_keys(case: Case) -> None:
+    key = note.SigningKey.parse(case["signing_key"])
+    assert key.encode() == case["signing_key"]
+    assert str(key.verification_key) == case["key"]
+    assert note.VerificationKey.parse(case["key"]) == key.verification_key
+
+
+@pytest.mark.parametrize("case", cases(NOTE["notes"]))
+def test_notes(case: Case) -> None:
+    data = bytes.fromhex(case["bytes"])
+    opened = note.open_note(data, where="v")
+    assert (opened.text, len(opened.signatures), opened.encode()) == (case["text"], case["signatures"], data)
+    assert all(opened.verified_by(note.VerificationKey.parse(key)) for key in case["keys"])
+    assert not any(opened.verified_by(note.VerificationKey.parse(key)) for key in case["not_keys"])
+    if "signing_keys" in case:
+        assert (
+            note.sign_note(case["text"], [note.SigningKey.parse(key) for key in case["signing_keys"]]) == data
+        )
+
+
+@pytest.mark.parametrize("case", cases(NOTE["checkpoints"]))
+def test_checkpoints(case: Case) -> None:
+    checkpoint = Checkpoint(
+        origin=case["origin"],
+        size=int(case["size"]),
+        root=bytes.fromhex(case["root"]),
+        extensions=tuple(case["extensions"]),
+    )
+    assert Checkpoint.parse(case["text"], where="v") == checkpoint
+    assert checkpoint.text() == case["text"]
+
+
+@pytest.mark.parametrize("case", cases(NOTE["invalid"]["keys"]))
+def test_keys_that_are_none(case: Case) -> None:
+    with pytest.raises(KeyFileError):
+        note.VerificationKey.parse(case["key"])
+
+
+@pytest.mark.parametrize("case", cases(NOTE["invalid"]["notes"]))
+def test_notes_that_are_none(case: Case) -> None:
+    with pytest.raises(MalformedBundle):
+        note.open_note(bytes.fromhex(case["bytes"]), where="v")
+
+
+@pytest.mark.parametrize("case", cases(NOTE["invalid"]["checkpoints"]))
+def test_checkpoints_that_are_none(case: Case) -> None:
+    with pytest.raises(MalformedBundle):
+        Checkpoint.parse(case["text"], where="v")
+
+
+def test_tile_paths() -> None:
+    for case in TILES["paths"]:
+        assert tiles.tile_path(case["level"], case["index"], case["width"]) == case["tile"]
+        assert tiles.entries_path(case["index"], case["width"]) == case["entries"]
+
+
+def test_tile_layouts() -> None:
+    for case in TILES["layouts"]:
+        expected = []
+        for level, counts in enumerate(case["levels"]):
+            expected += [(level, index, 256) for index in range(counts["full"])]
+            expected += [(level, counts["full"], counts["partial"])] if counts["partial"] else []
+        assert [(t.level, t.index, t.width) for t in tiles.tiles_for(case["size"])] == expected
+
+
+def test_tile_contents() -> None:
+    tree = merkle.Tree(merkle.leaf_hash(i.to_bytes(4, "big")) for i in range(70_000))
+    assert tree.root().hex() == TILES["root"]
+    for case in TILES["tiles"]:
+        content = tiles.tile_bytes(tree, case["level"], case["index"], case["width"])
+        assert sha256(content).hexdigest() == case["sha256"]
+
+
+def test_entries() -> None:
+    for case in TILES["entries"]:
+        entries = [bytes.fromhex(entry) for entry in case["entries"]]
+        assert tiles.encode_entries(entries).hex() == case["bytes"]
+        assert tiles.decode_entries(bytes.fromhex(case["bytes"]), len(entries), where="v") == entries
+
+
+@pytest.mark.parametrize("case", cases(TILES["invalid"]))
+def test_entries_that_are_none(case: Case) -> None:
+    with pytest.raises(MalformedBundle):
+        tiles.decode_entries(bytes.fromhex(case["bytes"]), case["count"], where="v")

@@ -1,0 +1,220 @@
+"""Write `randomness.json`, or compare it with what the code gives: `--check`.
+
+The vectors are for other implementations of docs/spec/randomness.md. Bytes are hexadecimal; a float is the 16
+hexadecimal digits of its IEEE-754 bits, a 64-bit word or integer 16 digits likewise, most significant first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gradseal.program import randomness
+from gradseal.program.rules import (
+    Constant,
+    Formula,
+    Free,
+    Named,
+    Normal,
+    Rule,
+    TruncatedNormal,
+    Uniform,
+    constant_of,
+    explain,
+    fans_of,
+    fill,
+)
+from gradseal.proof.canonical import Json, float_to_bits
+
+VECTORS = Path(__file__).with_name("randomness.json")
+SEED = bytes(range(32))
+KEY = bytes(range(16))
+
+ZERO, ONE = Named(name="0"), Named(name="1")
+BOUND = {negative: Formula(negative=negative, p=6, q=1, fan=48) for negative in (False, True)}
+RULES: tuple[Rule, ...] = (
+    Constant(number=Named(name="0.1")),
+    Constant(number=Formula(negative=True, p=25, q=9, fan=7)),
+    Uniform(low=BOUND[True], high=BOUND[False]),
+    Uniform(low=ZERO, high=Free(number=1e-9)),
+    Normal(mean=ZERO, std=Named(name="0.02")),
+    Normal(mean=ONE, std=Formula(negative=False, p=2, q=1, fan=27)),
+    TruncatedNormal(mean=ZERO, std=ONE, low=Named(name="-0.5"), high=Named(name="1")),
+    # Two draws in a million lie inside, so that after 64 of them an element ends at a bound.
+    TruncatedNormal(mean=ZERO, std=ONE, low=Free(number=4.5), high=Free(number=4.75)),
+)
+EXPLAINED = (1.0, 0.1, -0.2, 0.125, -0.0, 1 / math.sqrt(288), 0.02 / math.sqrt(24))
+SHAPES = ((64, 32, 3, 3), (64,), (10, 64), ())
+
+
+def _floats(values: npt.ArrayLike) -> list[Json]:
+    return [float_to_bits(float(x)) for x in np.asarray(values, dtype=np.float64)]
+
+
+def _words(values: Sequence[int] | npt.NDArray[np.uint64]) -> list[Json]:
+    return [f"{int(word):016x}" for word in values]
+
+
+def _uint64s(values: Sequence[int]) -> npt.NDArray[np.uint64]:
+    return np.array(values, dtype=np.uint64)
+
+
+def _run_seeds() -> list[Json]:
+    cases = ((b"\x00", bytes(32)), (bytes(range(48)), bytes(range(32, 64))))
+    return [
+        {"declared": a.hex(), "manifest_digest": b.hex(), "seed": randomness.run_seed(a, b).hex()}
+        for a, b in cases
+    ]
+
+
+def _derivations() -> list[Json]:
+    cases: tuple[tuple[tuple[str | int, ...], int], ...] = (
+        ((), 16),
+        (("initialise", "layer.0.weight", 0), 16),
+        (("initialise", "layer.0.weight", 1), 16),
+        (("1",), 16),
+        ((1,), 16),
+        (("ab", "c"), 32),
+        (("a", "bc"), 32),
+        (("Gewichte ä", 2**64 - 1), 40),
+    )
+    return [
+        {
+            "seed": SEED.hex(),
+            "labels": [{"text": x} if isinstance(x, str) else {"integer": f"{x:016x}"} for x in labels],
+            "size": size,
+            "bytes": randomness.derive(SEED, *labels, size=size).hex(),
+        }
+        for labels, size in cases
+    ]
+
+
+def _streams() -> list[Json]:
+    cases = ((bytes(16), 0, 8), (KEY, 0, 6), (KEY, 5, 6), (KEY, 2**34 + 3, 3))
+    return [
+        {"key": key.hex(), "start": start, "words": _words(randomness.words(key, start, count))}
+        for key, start, count in cases
+    ]
+
+
+def _function(f: Callable[..., npt.NDArray[np.float64]], inputs: npt.NDArray[np.float64]) -> Json:
+    return {"input": _floats(inputs), "output": _floats(f(inputs))}
+
+
+def _numbers() -> dict[str, Json]:
+    drawn = _uint64s([0, 1, 2**11, 2**12, 2**63, 2**64 - 1, 0x0123456789ABCDEF])
+    units = randomness.open_unit(np.concatenate([randomness.words(KEY, 0, 24), drawn]))
+    tiny = float(np.finfo(np.float64).tiny)
+    logs = np.concatenate([units, [1.0, 0.5, 2.0, 10.0, tiny, float(np.finfo(np.float64).max)]])
+    quantiles = np.concatenate([units, [0.5, 0.075, 0.925, 1e-11, 1e-12, 1e-300, tiny]])
+    return {
+        "unit": {"words": _words(drawn), "output": _floats(randomness.unit(drawn))},
+        "open_unit": {"words": _words(drawn), "output": _floats(randomness.open_unit(drawn))},
+        "log": _function(randomness.log_, logs),
+        "normal_quantile": _function(randomness.normal_quantile, quantiles),
+    }
+
+
+def _permutations() -> list[Json]:
+    return [
+        {"key": KEY.hex(), "n": n, "order": [int(i) for i in randomness.permutation(KEY, n)]}
+        for n in (0, 1, 2, 17)
+    ]
+
+
+def _step_generator_seeds() -> list[Json]:
+    cases = ((0, 0), (1, 0), (0, 1), (10**6, 3))
+    return [
+        {
+            "seed": SEED.hex(),
+            "step": step,
+            "micro_batch": micro_batch,
+            "generator_seed": f"{randomness.step_generator_seed(SEED, step, micro_batch):016x}",
+        }
+        for step, micro_batch in cases
+    ]
+
+
+def _explained() -> list[Json]:
+    fans = fans_of(SHAPES)
+    return [
+        {
+            "fans": [*sorted(fans)],
+            "value": float_to_bits(value),
+            "scalar": explain(value, fans).to_json(),
+        }
+        for value in EXPLAINED
+    ]
+
+
+def _fill(rule: Rule, dtype: str) -> Json:
+    filled = fill(rule, seed=SEED, name="layer.0.weight", shape=(3, 4), dtype=dtype)
+    fields: dict[str, Json] = {"seed": SEED.hex(), "name": "layer.0.weight", "shape": [3, 4]}
+    return fields | {"rule": rule.to_json(), "dtype": dtype, "bytes": filled.hex()}
+
+
+def _fills() -> list[Json]:
+    floats = [_fill(rule, dtype) for rule in RULES for dtype in ("float64", "float32", "float16", "bfloat16")]
+    two = Constant(number=Named(name="2"))
+    integers = [_fill(two, dtype) for dtype in ("int64", "int32", "int16", "int8", "uint8")]
+    return [*floats, *integers, _fill(Constant(number=ONE), "bool")]
+
+
+def _constants() -> list[Json]:
+    fans = fans_of(SHAPES)
+    cases = (
+        ("float32", np.full(3, 0.1, dtype="<f4").tobytes()),
+        ("float32", np.full(2, 1 / math.sqrt(288), dtype="<f4").tobytes()),
+        ("float32", np.full(2, 0.3, dtype="<f4").tobytes()),
+        ("float32", np.array([0.0, -0.0], dtype="<f4").tobytes()),
+        ("float32", np.full(2, np.nan, dtype="<f4").tobytes()),
+        ("bfloat16", bytes.fromhex("cd3dcd3d")),
+        ("int64", np.full(2, 2**53 + 1, dtype="<i8").tobytes()),
+        ("int64", np.full(2, 2**60, dtype="<i8").tobytes()),
+        ("bool", b"\x01\x01"),
+    )
+    found: list[Json] = []
+    for dtype, raw in cases:
+        rule = constant_of(raw, dtype, fans)
+        case: dict[str, Json] = {"fans": [*sorted(fans)], "dtype": dtype, "bytes": raw.hex()}
+        found.append(case | {"rule": None if rule is None else rule.to_json()})
+    return found
+
+
+def build() -> dict[str, Json]:
+    """Every vector, as the code gives it now."""
+    return {
+        "run_seed": _run_seeds(),
+        "derive": _derivations(),
+        "words": _streams(),
+        **_numbers(),
+        "permutation": _permutations(),
+        "step_generator_seed": _step_generator_seeds(),
+        "explain": _explained(),
+        "constant_of": _constants(),
+        "fill": _fills(),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the file, or with `--check` say whether it is what would be written."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare and write nothing")
+    text = json.dumps(build(), indent=1, ensure_ascii=False) + "\n"
+    if not parser.parse_args(arguments).check:
+        VECTORS.write_text(text, encoding="utf-8")
+        return 0
+    same = VECTORS.read_text(encoding="utf-8") == text
+    print(f"{VECTORS.name}: {'as the code gives it' if same else 'differs from what the code gives'}")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
