@@ -1,0 +1,166 @@
+"""From findings to the five claims, and from the claims to an outcome.
+
+Sources: what shows each claim is stated in docs/guide/verify.md; the bound of a sample is that of
+`statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gradseal.verify.policy import Policy
+from gradseal.verify.statistics import forged_bound
+from gradseal.verify.verdict import CLAIM_OF, Check, Claim, ClaimName, Finding, Outcome, Result, Status
+
+if TYPE_CHECKING:
+    from gradseal.verify.verifier import Examination
+
+_ENOUGH = {
+    "shown": (Status.SHOWN,),
+    "supported": (Status.SHOWN, Status.SUPPORTED),
+}
+
+
+def claims_of(examination: Examination) -> dict[ClaimName, Claim]:
+    """The five claims, by what the examination found."""
+    claims = {
+        ClaimName.INTEGRITY: _integrity(examination),
+        ClaimName.PRECEDENCE: _precedence(examination),
+        ClaimName.INITIALISATION: _initialisation(examination),
+        ClaimName.DATA: _data(examination),
+        ClaimName.COMPUTATION: _computation(examination),
+    }
+    for name, refuted in _refuted(examination.findings).items():
+        claims[name] = Claim(status=Status.REFUTED, evidence=tuple(_line(f) for f in refuted))
+    return claims
+
+
+def outcome_of(claims: dict[ClaimName, Claim], findings: Sequence[Finding], policy: Policy) -> Outcome:
+    """Rejected if anything is refuted; accepted if all that the policy demands is there; else inconclusive."""
+    if any(f.result is Result.REFUTED for f in findings):
+        return Outcome.REJECTED
+    if any(f.result is Result.UNDECIDED for f in findings):
+        return Outcome.INCONCLUSIVE
+    enough = all(claims[ClaimName(name)].status in _ENOUGH[least] for name, least in policy.require.items())
+    return Outcome.ACCEPTED if enough else Outcome.INCONCLUSIVE
+
+
+def _refuted(findings: Sequence[Finding]) -> dict[ClaimName, list[Finding]]:
+    refuted: dict[ClaimName, list[Finding]] = {}
+    for finding in findings:
+        if finding.result is Result.REFUTED:
+            refuted.setdefault(CLAIM_OF[finding.check], []).append(finding)
+    return refuted
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.where}: {finding.message}" if finding.where else finding.message
+
+
+def _undecided(examination: Examination, *checks: Check) -> list[str]:
+    return [_line(f) for f in examination.findings if f.result is Result.UNDECIDED and f.check in checks]
+
+
+def _not_shown(*evidence: str) -> Claim:
+    return Claim(status=Status.NOT_SHOWN, evidence=evidence)
+
+
+def _integrity(examination: Examination) -> Claim:
+    checks = [check for check, claim in CLAIM_OF.items() if claim is ClaimName.INTEGRITY]
+    if missing := _undecided(examination, *checks, Check.DATA):
+        return _not_shown(*missing)
+    if not (
+        examination.log and examination.states and examination.data_checked and examination.weights_checked
+    ):
+        return _not_shown("the verification ended before everything was read")
+    whole = "the log, every state, every sample and the released weights have the digests that the checkpoint signs"
+    if not examination.pinned:
+        return _not_shown(f"self-consistent: {whole}", "no key was pinned, so anyone could have made it")
+    return Claim(status=Status.SHOWN, evidence=(whole, "the checkpoint is signed by the pinned key"))
+
+
+def _precedence(examination: Examination) -> Claim:
+    return _not_shown("the seed is the owner's own choice", "nothing in the record says when it was made")
+
+
+def _initialisation(examination: Examination) -> Claim:
+    if not examination.state_zero_checked:
+        return _not_shown("state zero was not recomputed")
+    total = sum(item.size_bytes for item in examination.free)
+    cap = examination.policy.free_bytes
+    listed = [f"{item.name}: {item.size_bytes} free bytes ({item.where})" for item in examination.free]
+    counted = f"{total} free bytes in all; the policy's cap is {cap}"
+    if total > cap:
+        return _not_shown(counted, *listed)
+    return Claim(
+        status=Status.SHOWN,
+        evidence=("every tensor of state zero follows from its rule and the seed", counted, *listed),
+    )
+
+
+def _data(examination: Examination) -> Claim:
+    if not (examination.data_checked and examination.log):
+        return _not_shown("the samples were not read")
+    replayed = _replayed_equal(examination)
+    order = f"order {examination.log.manifest.plan.order!r}, from the seed"
+    if not replayed:
+        return _not_shown("no segment was replayed bit for bit")
+    if _all_replayed(examination):
+        return Claim(
+            status=Status.SHOWN,
+            evidence=(
+                "every sample opens against the data root",
+                f"{order}; all {replayed} segments replay on it",
+            ),
+        )
+    bound = _bound(examination)
+    if bound is None:
+        return _not_shown(f"{replayed} segments replay on the committed samples; no bound on the others")
+    return Claim(status=Status.SUPPORTED, evidence=("every sample opens against the data root", order, bound))
+
+
+def _computation(examination: Examination) -> Claim:
+    if undecided := _undecided(examination, Check.REPLAY, Check.ENVIRONMENT):
+        return _not_shown(*undecided)
+    replayed = _replayed_equal(examination)
+    if not replayed:
+        return _not_shown("no segment was replayed")
+    if _all_replayed(examination):
+        if not examination.weights_checked:
+            return _not_shown(f"all {replayed} sealed segments replay bit for bit, but the run is not closed")
+        return Claim(
+            status=Status.SHOWN,
+            evidence=(
+                f"all {replayed} segments replay bit for bit, back to state zero",
+                "the released weights are the last state's",
+            ),
+        )
+    bound = _bound(examination)
+    if bound is None:
+        return _not_shown(f"{replayed} segments replay bit for bit; no bound on the others")
+    return Claim(status=Status.SUPPORTED, evidence=(f"{replayed} segments replay bit for bit", bound))
+
+
+def _replayed_equal(examination: Examination) -> int:
+    return sum(result.equal for result in examination.results)
+
+
+def _all_replayed(examination: Examination) -> bool:
+    equal = {r.segment for r in examination.results if r.equal}
+    return examination.log is not None and equal == set(range(examination.log.manifest.plan.segments))
+
+
+def _bound(examination: Examination) -> str | None:
+    """What the uniform draws say of the segments that were not drawn for certain; None if nothing."""
+    sample = examination.sample
+    if sample is None or not sample.uniform or not all(r.equal for r in examination.results):
+        return None
+    if len(examination.results) < len(sample.segments):
+        return None
+    confidence = examination.policy.confidence
+    most = forged_bound(sample.population, len(sample.uniform), confidence)
+    return (
+        f"{len(sample.uniform)} of {sample.population} other segments drawn uniformly: with {confidence:.0%} "
+        f"confidence at most {most} are forged"
+    )

@@ -1,0 +1,263 @@
+"""What a bundle holds, read strictly: its typed log and the blobs that the manifest names.
+
+Each reader checks what it reads against what names it, and raises where they contradict; the verifier turns
+that into findings. Nothing here runs a program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gradseal.errors import CorruptBlob, MalformedBundle
+from gradseal.program.graph import MAX_GRAPH_BYTES, Graph
+from gradseal.program.native import Environment
+from gradseal.program.order import Order
+from gradseal.program.program import MAX_PROGRAM_BYTES, Program
+from gradseal.program.release import MAX_RELEASE_BYTES, Release, read_weights
+from gradseal.program.samples import MAX_SCHEMA_BYTES, SampleSchema
+from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
+from gradseal.program.sources import Given, Initialisation
+from gradseal.proof.entries import Close, Initial, Segment, entry_from_bytes, seal_of, state_root
+from gradseal.proof.fields import Fields
+from gradseal.proof.files import WEIGHTS, Files, opening_path, read_blob, read_opening
+from gradseal.proof.manifest import Manifest
+
+_HEADER_BYTES = 100 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """A run's log, typed and in order.
+
+    Args:
+        manifest: Entry 0.
+        initial: Entry 1, if the log got so far.
+        segments: The segments, in order.
+        close: The last entry of a finished run.
+    """
+
+    manifest: Manifest
+    initial: Initial | None
+    segments: tuple[Segment, ...]
+    close: Close | None
+
+    @property
+    def seals(self) -> tuple[bytes, ...]:
+        """The seal of every state, state zero first."""
+        return (self.initial.seal, *(s.seal for s in self.segments)) if self.initial else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """The blobs that a manifest names, parsed."""
+
+    program: Program
+    graphs: Mapping[int, Graph]
+    initialisation: Initialisation
+    release: Release
+    schema: SampleSchema
+    environment: Environment
+
+
+def read_log(manifest: Manifest, entries: list[bytes]) -> Log:
+    """The typed log of all raw entries, `manifest` being entry 0.
+
+    Raises:
+        MalformedBundle: An entry is not one, or not the one that its place asks for; names it.
+        UnknownKind: An entry of a kind that this version does not know.
+    """
+    plan = manifest.plan
+    initial: Initial | None = None
+    segments: list[Segment] = []
+    close: Close | None = None
+    for index, data in enumerate(entries[1:], start=1):
+        where = f"entry {index}"
+        entry = entry_from_bytes(data, where=where)
+        if close is not None:
+            raise MalformedBundle("stands after the close of the run", where=where)
+        match entry:
+            case Initial() if index == 1:
+                initial = entry
+            case Segment() if initial is not None:
+                _check_segment(entry, manifest, len(segments), where)
+                segments.append(entry)
+            case Close() if initial is not None and entry.segments == len(segments) == plan.segments:
+                close = entry
+            case _:
+                raise MalformedBundle("an entry that cannot stand here", where=where)
+    return Log(manifest=manifest, initial=initial, segments=tuple(segments), close=close)
+
+
+def _check_segment(entry: Segment, manifest: Manifest, index: int, where: str) -> None:
+    steps = manifest.plan.steps_of(index)
+    expected = (index, steps.start, len(steps))
+    if (entry.index, entry.first_step, entry.steps) != expected or not steps:
+        raise MalformedBundle(
+            f"says segment {entry.index}, steps {entry.first_step} + {entry.steps}; the plan has segment "
+            f"{index}, steps {steps.start} + {len(steps)} here",
+            where=where,
+        )
+
+
+def read_contents(files: Files, manifest: Manifest) -> Contents:
+    """The blobs that the manifest names, each checked against its digest and against the others.
+
+    Raises:
+        CorruptBlob, MissingFile, MalformedBundle, UnknownKind: As what is read.
+    """
+    program = Program.decode(read_blob(files, manifest.program, MAX_PROGRAM_BYTES), where="program")
+    graphs: dict[int, Graph] = {}
+    for size, digest in program.graphs.items():
+        where = f"graph of batch size {size}"
+        graphs[size] = Graph.decode(read_blob(files, digest, MAX_GRAPH_BYTES), where=where)
+        program.check_graph(graphs[size], where)
+    initialisation = Initialisation.decode(
+        read_blob(files, manifest.initialisation, MAX_INITIALISATION_BYTES),
+        program.layout,
+        program.constants,
+        where="initialisation",
+    )
+    layout = {s.name: s for s in program.layout}
+    release = Release.decode(
+        read_blob(files, manifest.release, MAX_RELEASE_BYTES), layout, where="release map"
+    )
+    schema = SampleSchema.decode(
+        read_blob(files, manifest.data.schema, MAX_SCHEMA_BYTES), where="sample schema"
+    )
+    for size in order_of(manifest, bytes(32)).batch_sizes:
+        if size not in graphs:
+            raise MalformedBundle(
+                f"has no graph for batches of {size}, which the plan has", where="program: graphs"
+            )
+    environment = Environment.from_fields(Fields(dict(manifest.arithmetic), "entry 0", "arithmetic"))
+    return Contents(
+        program=program,
+        graphs=graphs,
+        initialisation=initialisation,
+        release=release,
+        schema=schema,
+        environment=environment,
+    )
+
+
+def order_of(manifest: Manifest, seed: bytes) -> Order:
+    """The order of samples that a manifest's plan gives with a run's seed."""
+    plan = manifest.plan
+    return Order(
+        rule=plan.order,
+        samples=manifest.data.samples,
+        batch_size=plan.batch_size,
+        drop_last=plan.drop_last,
+        seed=seed,
+    )
+
+
+def check_opening(files: Files, manifest: Manifest, seal: bytes, tensors: int) -> tuple[bytes, ...]:
+    """The tensor digests of a sealed state.
+
+    Raises:
+        CorruptBlob: They are not what the seal stands for.
+        MissingFile: The state is not opened.
+    """
+    digests = read_opening(files, seal, tensors)
+    if seal_of(manifest.owner, state_root(digests)) != seal:
+        raise CorruptBlob("its digests are not what the log's seal stands for", where=opening_path(seal))
+    return digests
+
+
+class StateChecker:
+    """Hashes every tensor of every sealed state once.
+
+    Args:
+        files: The bundle.
+        manifest: Whose owner the seals are bound to.
+        program: Whose layout the states have.
+        progress: Called with the bytes hashed so far.
+    """
+
+    def __init__(
+        self, files: Files, manifest: Manifest, program: Program, progress: Callable[[int], None]
+    ) -> None:
+        self._files = files
+        self._manifest = manifest
+        self._layout = program.layout
+        self._progress = progress
+        self._seen: set[tuple[bytes, int]] = set()
+        self.bytes_hashed = 0
+
+    def check(self, seal: bytes) -> tuple[bytes, ...]:
+        """Checks the state that `seal` stands for; returns its tensors' digests.
+
+        Raises:
+            CorruptBlob, MissingFile, MalformedBundle: A tensor is not what it was, not there, or not of its shape.
+        """
+        digests = check_opening(self._files, self._manifest, seal, len(self._layout))
+        for spec, digest in zip(self._layout, digests, strict=True):
+            if (digest, spec.size_bytes) not in self._seen:
+                self._check_tensor(spec.name, digest, spec.size_bytes)
+                self._seen.add((digest, spec.size_bytes))
+        return digests
+
+    def _check_tensor(self, name: str, digest: bytes, size_bytes: int) -> None:
+        data = read_blob(self._files, digest, size_bytes)
+        if len(data) != size_bytes:
+            raise CorruptBlob(f"{len(data)} bytes, not the {size_bytes} of its shape", where=name)
+        self.bytes_hashed += len(data)
+        self._progress(self.bytes_hashed)
+
+
+def check_given(files: Files, contents: Contents) -> None:
+    """Hashes the constants that were given; those of state zero are its tensors.
+
+    Raises:
+        CorruptBlob, MissingFile, MalformedBundle: One is not what it was, not there, or not of its shape.
+    """
+    for spec, source in zip(contents.program.constants, contents.initialisation.constants, strict=True):
+        if (
+            isinstance(source, Given)
+            and len(read_blob(files, source.digest, spec.size_bytes)) != spec.size_bytes
+        ):
+            raise CorruptBlob("does not have the bytes that its shape takes", where=spec.name)
+
+
+def check_weights(files: Files, close: Close, contents: Contents, last: tuple[bytes, ...]) -> None:
+    """Compares the released weights with the last state.
+
+    Args:
+        files: The bundle.
+        close: Names the released file's digest.
+        contents: Has the release map and the layout.
+        last: The digests of the last state's tensors.
+
+    Raises:
+        CorruptBlob: The file is not the one that was closed with, or a tensor is not the last state's.
+        MissingFile, MalformedBundle: It is not there, or not a safetensors file.
+    """
+    limit = _HEADER_BYTES + 2 * sum(s.size_bytes for s in contents.program.layout) * max(
+        1, len(contents.release.tensors)
+    )
+    data = files.read(WEIGHTS, min(limit, 1 << 42))
+    if hashlib.sha256(data).digest() != close.weights:
+        raise CorruptBlob("is not the file that the run was closed with", where=WEIGHTS)
+    compare_weights(data, contents, last, where=WEIGHTS)
+
+
+def compare_weights(data: bytes, contents: Contents, last: tuple[bytes, ...], *, where: str) -> None:
+    """Compares a safetensors file with the last state's tensors, as the release map names them.
+
+    Raises:
+        CorruptBlob: A tensor is missing, too many, or other than the last state's; names it.
+        MalformedBundle: Not a safetensors file.
+    """
+    tensors = read_weights(data, where=where)
+    released = contents.release.tensors
+    for name in sorted(set(tensors) ^ set(released)):
+        held = "is not released by the run" if name in tensors else "is missing"
+        raise CorruptBlob(f"tensor {name!r} {held}", where=where)
+    layout = {s.name: (s, digest) for s, digest in zip(contents.program.layout, last, strict=True)}
+    for name, (spec, raw) in tensors.items():
+        own, digest = layout[released[name]]
+        if (spec.dtype, spec.shape) != (own.dtype, own.shape) or hashlib.sha256(raw).digest() != digest:
+            raise CorruptBlob(f"tensor {name!r} is not the last state's {own.name}", where=where)

@@ -1,0 +1,167 @@
+"""Where replays run: the seam between the verifier and its workers.
+
+`LocalProcess` starts one process in the recorded environment: threads, vector width, oneDNN and MKL modes can
+only be set before torch is loaded. The process may crash, hang or run out of memory on a hostile program; that
+ends in `WorkerDied`, never in the verifier.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import IO, Any, Protocol
+
+from gradseal import errors
+from gradseal.errors import Error, ReplayError
+from gradseal.program.native import PROCESS_VARIABLES, Environment
+from gradseal.proof.manifest import Manifest
+from gradseal.verify.outcomes import SegmentResult, Task
+
+_MAX_LINE_BYTES = 1 << 20
+
+
+class WorkerDied(ReplayError):
+    """A worker ended, or was ended, before it was done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Segments to replay, and within which limits.
+
+    Args:
+        url: Where the bundle is.
+        manifest: Entry 0.
+        environment: The recorded one.
+        tasks: The segments, in order.
+        step_timeout_seconds: How long a worker may go without a sign of life.
+        memory_bytes: How much address space it may use.
+    """
+
+    url: str
+    manifest: Manifest
+    environment: Environment
+    tasks: Sequence[Task]
+    step_timeout_seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A worker is ready, in this environment."""
+
+    environment: Environment
+
+
+class Executor(Protocol):
+    """Runs a request, giving the worker's environment first, then a result for each segment."""
+
+    def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
+        """Replays the request's segments in order.
+
+        Raises:
+            WorkerDied: The worker crashed, hung or was killed.
+            Error: What the worker found wrong: see `replay.Replayer`.
+        """
+        ...
+
+
+class LocalProcess:
+    """One worker process on this machine."""
+
+    def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
+        """See `Executor`."""
+        with tempfile.TemporaryDirectory() as directory, open(f"{directory}/stderr", "w+b") as stderr:
+            process = subprocess.Popen(
+                # -P keeps the working directory out of the import path.
+                [sys.executable, "-P", "-m", "gradseal.verify.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=_variables(request.environment),
+            )
+            try:
+                yield from _answers(process, request, stderr)
+            finally:
+                process.kill()
+                process.wait()
+
+
+def _variables(environment: Environment) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in PROCESS_VARIABLES}
+    return {**inherited, **environment.process_variables()}
+
+
+def _answers(
+    process: subprocess.Popen[bytes], request: Request, stderr: IO[bytes]
+) -> Iterator[Ready | SegmentResult]:
+    lines: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
+    _send(process, request)
+    left = len(request.tasks)
+    while left:
+        try:
+            line = lines.get(timeout=request.step_timeout_seconds)
+        except queue.Empty as e:
+            raise WorkerDied(
+                f"no step was done within {request.step_timeout_seconds:g} s", where="worker"
+            ) from e
+        if not line:
+            raise WorkerDied(_last_words(process, stderr), where="worker")
+        answer = json.loads(line)
+        match answer.pop("kind"):
+            case "environment":
+                yield Ready(environment=Environment(**answer["environment"]))
+            case "segment":
+                left -= 1
+                yield SegmentResult(**{**answer, "differing": tuple(answer["differing"])})
+            case "error":
+                raise _error(answer)
+
+
+def _send(process: subprocess.Popen[bytes], request: Request) -> None:
+    if process.stdin is None:
+        raise WorkerDied("has no input", where="worker")
+    tasks = [{f.name: _plain(getattr(task, f.name)) for f in fields(task)} for task in request.tasks]
+    message = {
+        "url": request.url,
+        "manifest": request.manifest.encode().hex(),
+        "tasks": tasks,
+        "memory_bytes": request.memory_bytes,
+    }
+    try:
+        process.stdin.write(json.dumps(message).encode() + b"\n")
+        process.stdin.close()
+    except BrokenPipeError as e:
+        raise WorkerDied("ended before it was asked anything", where="worker") from e
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _read_lines(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
+    if process.stdout is None:
+        raise WorkerDied("has no output", where="worker")
+    while line := process.stdout.readline(_MAX_LINE_BYTES):
+        lines.put(line)
+    lines.put(b"")
+
+
+def _last_words(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
+    code = process.wait()
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - 2000))
+    lines = stderr.read().decode(errors="replace").strip().splitlines()
+    return f"ended with status {code}" + (f": {lines[-1][:200]}" if lines else "")
+
+
+def _error(answer: dict[str, Any]) -> Error:
+    kind = getattr(errors, answer["error"], ReplayError)
+    error: Error = kind(answer["message"], where=answer["where"])
+    return error

@@ -1,0 +1,85 @@
+"""What a verifier demands and spends.
+
+A policy is the verifier's own and is echoed whole into the verdict; nothing of it comes from the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from gradseal.errors import Error
+
+
+class Replay(StrEnum):
+    """Which segments are replayed: the first and the last, those and a uniform sample, or all."""
+
+    ENDS = "ends"
+    SAMPLE = "sample"
+    ALL = "all"
+
+
+_QUICK = {"integrity": "shown", "initialisation": "shown"}
+_STANDARD = {**_QUICK, "data": "supported", "computation": "supported"}
+_FULL = {**_QUICK, "data": "shown", "computation": "shown"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a verifier demands and spends.
+
+    Args:
+        name: Its name in reports.
+        replay: Which segments are replayed.
+        require: For each claim demanded, the least status that is enough: `shown` or `supported`.
+        confidence: Of the bound that a sample gives.
+        tolerated_fraction: The share of forged segments that a sample is to rule out.
+        free_bytes: The most bytes that no rule derives with which initialisation can still be shown.
+        step_timeout_seconds: How long a worker may go without finishing a step.
+        memory_bytes: How much address space a worker may use.
+        max_threads: The most threads that a bundle may ask a worker to use.
+    """
+
+    name: str
+    replay: Replay
+    require: Mapping[str, str] = field(default_factory=dict)
+    confidence: float = 0.95
+    tolerated_fraction: float = 0.05
+    free_bytes: int = 1024
+    step_timeout_seconds: float = 600.0
+    memory_bytes: int = 16 << 30
+    max_threads: int = 64
+
+    @classmethod
+    def named(cls, name: str) -> Policy:
+        """The policy `quick`, `standard` or `full`.
+
+        Raises:
+            Error: There is no such policy.
+        """
+        if name not in POLICIES:
+            raise Error(
+                f"no policy is called {name!r}", where="policy", advice=f"use one of {', '.join(POLICIES)}"
+            )
+        return POLICIES[name]
+
+    def requiring(self, claims: Mapping[str, str]) -> Policy:
+        """The same policy with other demands."""
+        return replace(self, require=MappingProxyType(dict(claims)))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for the verdict."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**values, "replay": self.replay.value, "require": dict(self.require)}
+
+
+POLICIES: Mapping[str, Policy] = MappingProxyType(
+    {
+        "quick": Policy(name="quick", replay=Replay.ENDS, require=MappingProxyType(_QUICK)),
+        "standard": Policy(name="standard", replay=Replay.SAMPLE, require=MappingProxyType(_STANDARD)),
+        "full": Policy(name="full", replay=Replay.ALL, require=MappingProxyType(_FULL)),
+    }
+)

@@ -1,0 +1,143 @@
+"""Replaying a segment: the program, from one sealed state, on the committed batches, to the next.
+
+Runs in a worker's process. A segment is equal if every tensor of the replayed state has the sealed digest and
+every loss the sealed bits; otherwise the difference is measured against the update. Between two segments that
+follow each other and were equal, the state stays in memory, since equal digests are equal bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from gradseal.program.batches import collate
+from gradseal.program.interpret import Interpreter
+from gradseal.program.memory import digest, from_bytes
+from gradseal.program.randomness import run_seed
+from gradseal.program.rules import fill
+from gradseal.program.sources import Given
+from gradseal.program.step import take_step
+from gradseal.program.tensors import TensorSpec
+from gradseal.proof.canonical import float_to_bits
+from gradseal.proof.entries import MAX_LOSSES_BYTES, decode_losses
+from gradseal.proof.files import Files, read_blob
+from gradseal.proof.manifest import Manifest
+from gradseal.verify.contents import Contents, check_opening, order_of
+from gradseal.verify.outcomes import SegmentResult, Task
+from gradseal.verify.samples import SampleReader
+
+
+class Replayer:
+    """Replays segments of one bundle.
+
+    Args:
+        files: The bundle.
+        manifest: Entry 0.
+        contents: What it names.
+        device: Where to compute.
+        alive: Called after each step.
+
+    Raises:
+        CorruptBlob, MissingFile, MalformedBundle: Data or a constant is not what it was, or not there.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        manifest: Manifest,
+        contents: Contents,
+        device: torch.device,
+        alive: Callable[[], None],
+    ) -> None:
+        self._files = files
+        self._manifest = manifest
+        self._program = contents.program
+        self._schema = contents.schema
+        self._device = device
+        self._alive = alive
+        self._seed = run_seed(manifest.plan.seed.value, manifest.digest())
+        self._order = order_of(manifest, self._seed)
+        self._data = SampleReader(files, manifest.data, contents.schema)
+        constants = self._constants(contents)
+        self._interpreters = {
+            size: Interpreter(graph, constants, device, guarded=True)
+            for size, graph in contents.graphs.items()
+        }
+        self._state: dict[str, torch.Tensor] = {}
+        self._state_seal = b""
+
+    def replay(self, task: Task) -> SegmentResult:
+        """Replays one segment and compares.
+
+        Raises:
+            ReplayError: An operator refused its arguments.
+            CorruptBlob, MissingFile, MalformedBundle: A state, sample or loss is not what it was, or not there.
+        """
+        if self._state_seal != task.start:
+            self._state = self._read_state(task.start)
+        self._state_seal = b""
+        steps = self._manifest.plan.steps_of(task.segment)
+        losses = [self._step(step) for step in steps]
+        differing = self._differing_losses(task, losses, steps)
+        sealed = check_opening(self._files, self._manifest, task.end, len(self._program.layout))
+        for spec, expected in zip(self._program.layout, sealed, strict=True):
+            if digest(self._state[spec.name]) != expected:
+                differing.append(spec.name)
+        if not differing:
+            self._state_seal = task.end
+            return SegmentResult(segment=task.segment, equal=True)
+        error, update = self._measure(task)
+        return SegmentResult(
+            segment=task.segment, equal=False, differing=tuple(differing[:8]), error=error, update=update
+        )
+
+    def _step(self, step: int) -> float:
+        samples = self._data.samples(self._order.indices(step))
+        batch = collate(self._schema, samples, self._device)
+        result = take_step(
+            self._interpreters[len(samples)],
+            self._program.optimizer,
+            self._state,
+            batch,
+            seed=self._seed,
+            step=step,
+        )
+        self._alive()
+        return float(result.loss)
+
+    def _differing_losses(self, task: Task, losses: Sequence[float], steps: range) -> list[str]:
+        where = f"losses of segment {task.segment}"
+        sealed = decode_losses(read_blob(self._files, task.losses, MAX_LOSSES_BYTES), len(steps), where=where)
+        pairs = zip(steps, losses, sealed, strict=True)
+        return [f"loss of step {step}" for step, a, b in pairs if float_to_bits(a) != float_to_bits(b)][:4]
+
+    def _measure(self, task: Task) -> tuple[float, float]:
+        """The distance of the replayed parameters to the sealed ones, and the length of the sealed update."""
+        before, after = self._read_state(task.start), self._read_state(task.end)
+        names = [s.name for s in self._program.layout if s.name.startswith("parameters/")]
+        return _distance(self._state, after, names), _distance(before, after, names)
+
+    def _read_state(self, seal: bytes) -> dict[str, torch.Tensor]:
+        digests = check_opening(self._files, self._manifest, seal, len(self._program.layout))
+        return {
+            spec.name: self._tensor(read_blob(self._files, wanted, spec.size_bytes), spec)
+            for spec, wanted in zip(self._program.layout, digests, strict=True)
+        }
+
+    def _constants(self, contents: Contents) -> list[torch.Tensor]:
+        constants = []
+        for spec, source in zip(self._program.constants, contents.initialisation.constants, strict=True):
+            if isinstance(source, Given):
+                data = read_blob(self._files, source.digest, spec.size_bytes)
+            else:
+                data = fill(source, seed=self._seed, name=spec.name, shape=spec.shape, dtype=spec.dtype)
+            constants.append(self._tensor(data, spec))
+        return constants
+
+    def _tensor(self, data: bytes, spec: TensorSpec) -> torch.Tensor:
+        return from_bytes(data, spec.dtype, spec.shape, self._device, where=spec.name)
+
+
+def _distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Sequence[str]) -> float:
+    return sum(float((a[n].double() - b[n].double()).square().sum()) for n in names) ** 0.5

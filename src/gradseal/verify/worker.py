@@ -1,0 +1,72 @@
+"""A worker's process: replays the segments it is asked for, and says how each went.
+
+Started as `python -m gradseal.verify.worker`, in the recorded environment, with a request as one JSON object on
+standard input. Answers are JSON objects, one a line: its environment, a sign of life after each step, a result
+for each segment, an error that ends it. It trusts nothing in the bundle: what it reads it hashes again, and
+what it runs is the interpreter's closed list of operators.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from gradseal.errors import Error
+from gradseal.verify.limits import limit_memory
+
+
+def main() -> int:
+    """Serves one request; 0 if every segment was replayed, whatever came of it."""
+    request = json.loads(sys.stdin.readline())
+    limit_memory(request["memory_bytes"])
+    # What libraries print must not mix with the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+
+    def say(kind: str, **content: Any) -> None:
+        answers.write(json.dumps({"kind": kind, **content}) + "\n")
+        answers.flush()
+
+    try:
+        _serve(request, say)
+    except Error as e:
+        say("error", error=type(e).__name__, message=e.message, where=e.where)
+        return 1
+    except MemoryError:
+        say("error", error="ReplayError", message="out of memory", where="worker")
+        return 1
+    return 0
+
+
+def _serve(request: dict[str, Any], say: Any) -> None:
+    import torch
+
+    from gradseal.program.native import current_environment, enter_environment
+    from gradseal.proof.manifest import Manifest
+    from gradseal.store.files import FsspecFiles
+    from gradseal.verify.contents import read_contents
+    from gradseal.verify.outcomes import Task
+    from gradseal.verify.replay import Replayer
+
+    files = FsspecFiles(request["url"])
+    manifest = Manifest.decode(bytes.fromhex(request["manifest"]))
+    contents = read_contents(files, manifest)
+    enter_environment(contents.environment)
+    device = torch.device(contents.environment.device if torch.cuda.is_available() else "cpu")
+    say("environment", environment=asdict(current_environment(device.type)))
+    replayer = Replayer(files, manifest, contents, device, alive=lambda: say("step"))
+    for task in request["tasks"]:
+        result = replayer.replay(
+            Task(
+                segment=task["segment"],
+                start=bytes.fromhex(task["start"]),
+                end=bytes.fromhex(task["end"]),
+                losses=bytes.fromhex(task["losses"]),
+            )
+        )
+        say("segment", **asdict(result))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
