@@ -6,6 +6,9 @@ them derive from `Error`. Each says what happened, where, and, when there is som
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Error(Exception):
     """What went wrong, where (a file, field, module or tensor), and what to do about it.
@@ -76,3 +79,12 @@ class RecordError(Error):
 
 class ReplayError(Error):
     """A segment that could not be replayed at all; says nothing of whether it is true."""
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Says in an error from inside what the file at fault holds."""
+    try:
+        yield
+    except Error as e:
+        raise type(e)(f"{what}: {e.message}", where=e.where, advice=e.advice) from e

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from gradseal.errors import CaptureError, RecordError
-from gradseal.program.batches import collate, encode_sample, schema_of
+from gradseal.program.batches import collate, encode_sample
 from gradseal.program.samples import SampleSchema
 from gradseal.proof.manifest import Data
 from gradseal.proof.merkle import root_of
@@ -45,18 +45,17 @@ class CommittedData:
         Raises:
             RecordError: A sample is no longer what was committed.
         """
-        return collate(self.schema, [self._fetch(int(i)) for i in indices], device)
-
-    def _fetch(self, index: int) -> bytes:
-        sample = encode_sample(self.schema, self._dataset[index], index)
-        if self.schema.leaf(sample) != self._leaves[index]:
-            raise RecordError(
-                "a sample is not the one that was committed before training",
-                where=f"data[{index}]",
-                advice="random transforms cannot be recorded; apply them beforehand, or inside the model with "
-                "torch's own randomness",
-            )
-        return sample
+        numbers = [int(i) for i in indices]
+        samples = [encode_sample(self.schema, self._dataset[i], i) for i in numbers]
+        for number, leaf in zip(numbers, self.schema.leaves(samples), strict=True):
+            if leaf != self._leaves[number]:
+                raise RecordError(
+                    "a sample is not the one that was committed before training",
+                    where=f"data[{number}]",
+                    advice="random transforms cannot be recorded; apply them beforehand, or inside the model "
+                    "with torch's own randomness",
+                )
+        return collate(self.schema, samples, device)
 
 
 def dataset_of(data: Any) -> Any:
@@ -86,18 +85,25 @@ def dataset_of(data: Any) -> Any:
     return data
 
 
-def commit(dataset: Any, blobs: BlobWriter, progress: Callable[[int], None]) -> CommittedData:
+def example(schema: SampleSchema, batch_size: int, device: torch.device) -> list[torch.Tensor]:
+    """The leaves of a batch of so many samples, all zeros: a program is captured from shapes alone."""
+    return collate(schema, [bytes(schema.size_bytes)] * batch_size, device)
+
+
+def commit(
+    dataset: Any, schema: SampleSchema, blobs: BlobWriter, progress: Callable[[int, int], None]
+) -> CommittedData:
     """Reads every sample once, stores it, and commits to it.
 
     Args:
         dataset: A map-style data set with at least one sample.
+        schema: What its samples are.
         blobs: Where the samples go.
-        progress: Called with the number of samples done, now and then.
+        progress: Called with the number of samples done and the number of all, now and then.
 
     Raises:
-        CaptureError: A sample cannot be encoded; names sample and field.
+        CaptureError: A sample cannot be encoded, or is unlike the first; names sample and field.
     """
-    schema = schema_of(dataset[0])
     shard_samples = max(1, SHARD_BYTES // schema.size_bytes)
     leaves: list[bytes] = []
     shards: list[bytes] = []
@@ -106,7 +112,7 @@ def commit(dataset: Any, blobs: BlobWriter, progress: Callable[[int], None]) -> 
         samples = [encode_sample(schema, dataset[i], i) for i in numbers]
         leaves += schema.leaves(samples)
         shards.append(blobs.put(b"".join(samples)))
-        progress(len(leaves))
+        progress(len(leaves), len(dataset))
     commitment = Data(
         root=root_of(leaves),
         samples=len(leaves),

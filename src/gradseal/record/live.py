@@ -7,6 +7,7 @@ something between two steps changed them. Format: docs/spec/program.md, section 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import xxhash
@@ -18,6 +19,17 @@ from gradseal.program.memory import dtype_name
 from gradseal.program.optimizers import SGD
 from gradseal.program.tensors import ITEM_SIZE_BYTES, TensorSpec
 
+_OPTIONS = (
+    "lr",
+    "momentum",
+    "dampening",
+    "weight_decay",
+    "nesterov",
+    "maximize",
+    "differentiable",
+    "fused",
+)
+
 
 class LiveState:
     """Every tensor that the next step depends on.
@@ -28,7 +40,7 @@ class LiveState:
         named: The same optimizer by name.
 
     Raises:
-        CaptureError: The tensors are on several devices, or of a type without an encoding.
+        CaptureError: The tensors are on several devices, share memory, or are of a type without an encoding.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, named: SGD) -> None:
@@ -44,12 +56,14 @@ class LiveState:
         }
         self.device = self._one_device()
         self.layout = tuple(_spec(name, tensor) for name, tensor in self.tensors().items())
+        _check_separate(self.tensors())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor by state name, in the layout's order; sharing memory with the model and optimizer."""
         state = {f"parameters/{name}": p.detach() for name, p in self._parameters.items()}
         # A module may replace a buffer rather than write to it.
-        state |= {f"buffers/{name}": b for name, b in self._model.named_buffers() if name in self._buffers}
+        buffers = dict(self._model.named_buffers())
+        state |= {f"buffers/{name}": buffers.get(name, old) for name, old in self._buffers.items()}
         for name, parameter in self._owners.items():
             kept = momentum_of(self._optimizer, self._parameters[parameter])
             state[name] = self._own[name] if kept is None else kept
@@ -60,20 +74,42 @@ class LiveState:
         return {name: tensor.clone() for name, tensor in self.tensors().items()}
 
     def install_momentum(self, trained: Mapping[str, torch.Tensor]) -> None:
-        """Gives the optimizer its momentum, as if it had taken the first step itself, for `trained` parameters."""
+        """Gives `trained` parameters' momentum to the optimizer, as if it had taken the first step itself."""
         for name, parameter in self._owners.items():
-            if parameter in trained:
-                self._optimizer.state[self._parameters[parameter]]["momentum_buffer"] = self._own[name]
+            weight = self._parameters[parameter]
+            # One that the optimizer had from before is the state's already.
+            if parameter in trained and momentum_of(self._optimizer, weight) is None:
+                self._optimizer.state[weight]["momentum_buffer"] = self._own[name]
 
     def check_unreplaced(self) -> None:
-        """Refuses a model whose parameters are other objects than at the start.
+        """Refuses a model that has other parameters or buffers than at the start.
 
         Raises:
-            RecordError: One is.
+            RecordError: One is new, gone, another object, or of another type or shape; names it.
         """
-        for name, parameter in self._model.named_parameters():
-            if self._parameters.get(name) is not parameter:
+        parameters = dict(self._model.named_parameters())
+        for name in {**self._parameters, **parameters}:
+            if self._parameters.get(name) is not parameters.get(name):
                 raise RecordError("a parameter was replaced during the recording", where=f"model.{name}")
+        buffers = dict(self._model.named_buffers())
+        for name in {**self._buffers, **buffers}:
+            if (name in self._buffers) != (name in buffers):
+                raise RecordError("a buffer came or went during the recording", where=f"model.{name}")
+        for spec, tensor in zip(self.layout, self.tensors().values(), strict=True):
+            if (spec.dtype, spec.shape) != (dtype_name(tensor.dtype), tuple(tensor.shape)):
+                raise RecordError("changed its type or shape during the recording", where=spec.name)
+
+    def settings(self) -> dict[str, object]:
+        """What the optimizer is set to and what is trained, by a name for people."""
+        names = {id(p): name for name, p in self._parameters.items()}
+        found: dict[str, object] = {}
+        for number, group in enumerate(self._optimizer.param_groups):
+            where = f"optimizer.param_groups[{number}]"
+            found |= {f"{where}.{option}": group.get(option) for option in _OPTIONS}
+            found[f"{where}.params"] = tuple(
+                names.get(id(p), "one not of the model") for p in group["params"]
+            )
+        return found | {f"model.{n}.requires_grad": p.requires_grad for n, p in self._parameters.items()}
 
     def fingerprints(self) -> dict[str, int]:
         """A quick hash of every tensor, to notice a change; no evidence for anyone else."""
@@ -112,7 +148,15 @@ def largest_difference(
 
 def _fingerprint(tensor: torch.Tensor) -> int:
     flat = tensor.detach().to("cpu").contiguous().flatten()
-    return xxhash.xxh3_64_intdigest(flat.view(torch.uint8).numpy()) if flat.numel() else 0
+    return xxhash.xxh3_64_intdigest(flat.view(torch.uint8).numpy().data) if flat.numel() else 0
+
+
+def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuses tensors that share memory: a write to one would change the other, but not in a replay."""
+    ranges = sorted((t.data_ptr(), t.data_ptr() + t.nbytes, name) for name, t in tensors.items() if t.nbytes)
+    for (_, end, name), (begin, _, other) in pairwise(ranges):
+        if begin < end:
+            raise CaptureError(f"shares memory with {other}", where=name, advice="clone one of them")
 
 
 def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:

@@ -1,8 +1,9 @@
 """Everything that is fixed before step 0, in the order in which it is fixed.
 
-Captures the program, commits to the data, finds where every tensor comes from, writes the manifest, and only
-then, since the seed is bound to the manifest, fills state zero. Last, the captured graph is run once beside
-the user's own forward and backward pass: they must agree to the bit before anything is sealed.
+Captures the program, before anything is written; commits to the data, finds where every tensor comes from,
+and makes the manifest, once its readers would take it and what it names. Only then, since the seed is bound
+to the manifest, are state zero and the constants filled. Last, the captured graph is run once beside the
+user's own forward and backward pass: they must agree to the bit before anything is sealed.
 """
 
 from __future__ import annotations
@@ -14,25 +15,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradseal.errors import CaptureError, RecordError
+from gradseal.errors import CaptureError, MalformedBundle, RecordError, UnknownKind
+from gradseal.program.batches import RULE, schema_of
 from gradseal.program.capture import Captured, Loss, capture, check_model
 from gradseal.program.capture_optimizer import capture_optimizer
-from gradseal.program.graph import renumber_constants
+from gradseal.program.graph import Graph, renumber_constants
 from gradseal.program.initialise import rule_for
-from gradseal.program.interpret import Interpreter
+from gradseal.program.interpret import Interpreter, StepResult
 from gradseal.program.memory import dtype_name, from_bytes, to_bytes
 from gradseal.program.native import Environment, current_environment, seeded
 from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
 from gradseal.program.program import Program
 from gradseal.program.randomness import run_seed
 from gradseal.program.release import Release
-from gradseal.program.rules import fill
+from gradseal.program.rules import Rule, fill
+from gradseal.program.samples import SampleSchema
 from gradseal.program.sources import Given, Initialisation, Source
 from gradseal.program.tensors import TensorSpec
-from gradseal.proof.manifest import Manifest, Plan, Seed
+from gradseal.proof.fields import Fields
+from gradseal.proof.manifest import MAX_SEGMENT_STEPS, MAX_SEGMENTS, MAX_STEPS, Manifest, Plan, Seed
 from gradseal.proof.note import Signer
 from gradseal.proof.writer import BlobWriter
-from gradseal.record.data import CommittedData, commit, dataset_of
+from gradseal.record.data import CommittedData, commit, dataset_of, example
 from gradseal.record.live import LiveState, same_bits
 
 
@@ -66,15 +70,23 @@ class Prepared:
     interpreters: Mapping[int, Interpreter]
     release: Release
 
+    def run(self, state: Mapping[str, torch.Tensor], leaves: Sequence[torch.Tensor], step: int) -> StepResult:
+        """Runs a step's graph on the leaves of its batch, with the step's randomness."""
+        # Where the caller is under autocast, operators would otherwise change types that the graph has fixed.
+        with seeded(self.seed, step), torch.autocast(self.live.device.type, enabled=False):
+            return self.interpreters[len(leaves[0])].run(state, leaves)
 
-def prepare(request: Request, signer: Signer, blobs: BlobWriter, progress: Callable[[int], None]) -> Prepared:
+
+def prepare(
+    request: Request, signer: Signer, blobs: BlobWriter, progress: Callable[[int, int], None]
+) -> Prepared:
     """Fixes everything that is fixed before step 0, and fills state zero.
 
     Args:
         request: What the user asked for.
         signer: The owner's key.
         blobs: Where what the manifest names goes.
-        progress: Called with the number of samples committed, now and then.
+        progress: Called with the number of samples committed and of all, now and then.
 
     Raises:
         CaptureError: Something cannot be recorded; names it.
@@ -85,11 +97,19 @@ def prepare(request: Request, signer: Signer, blobs: BlobWriter, progress: Calla
     check_model(request.model)
     optimizer = capture_optimizer(request.optimizer, request.model)
     live = LiveState(request.model, request.optimizer, optimizer)
-    data = commit(dataset, blobs, progress)
-    order = _order(request, len(dataset), seed=bytes(32))
+    schema = schema_of(dataset[0])
+    sizes = _order(request, len(dataset), seed=bytes(32)).batch_sizes
     captured = {
-        size: _capture(request, tuple(optimizer.parameters()), data, size, live) for size in order.batch_sizes
+        size: capture(
+            request.model,
+            request.loss,
+            tuple(optimizer.parameters()),
+            schema,
+            example(schema, size, live.device),
+        )
+        for size in sizes
     }
+    data = commit(dataset, schema, blobs, progress)
     constants = _shared_constants(captured)
     graphs = {size: renumber_constants(c.graph, _positions(c, constants)) for size, c in captured.items()}
     program = Program(
@@ -98,31 +118,29 @@ def prepare(request: Request, signer: Signer, blobs: BlobWriter, progress: Calla
         graphs={size: blobs.put(graph.encode()) for size, graph in graphs.items()},
         optimizer=optimizer,
     )
+    initialisation = _initialisation(program, live, constants, blobs)
     release = Release.of(_released_names(request.model))
     environment = current_environment(live.device.type)
-    initialisation = Initialisation(
-        state=tuple(
-            _source(s, t, live.layout, blobs)
-            for s, t in zip(live.layout, live.tensors().values(), strict=True)
-        ),
-        constants=tuple(
-            _source(s, t, live.layout, blobs) for s, t in zip(program.constants, constants, strict=True)
-        ),
-    )
     manifest = Manifest(
         owner=signer.verification_key,
         program=blobs.put(program.encode()),
         initialisation=blobs.put(initialisation.encode()),
         data=data.commitment,
-        plan=_plan(request, order),
+        plan=_plan(request),
         arithmetic=environment.to_json(),
         release=blobs.put(release.encode()),
     )
+    _check_readable(
+        manifest=manifest,
+        program=program,
+        graphs=graphs,
+        initialisation=initialisation,
+        release=release,
+        schema=schema,
+    )
     seed = run_seed(request.seed, manifest.digest())
     _fill_state(live, initialisation, seed)
-    interpreters = {
-        size: Interpreter(graph, constants, live.device, guarded=False) for size, graph in graphs.items()
-    }
+    _fill_constants(captured, program, constants, initialisation, seed)
     prepared = Prepared(
         manifest=manifest,
         program=program,
@@ -131,7 +149,9 @@ def prepare(request: Request, signer: Signer, blobs: BlobWriter, progress: Calla
         live=live,
         data=data,
         order=_order(request, len(dataset), seed=seed),
-        interpreters=interpreters,
+        interpreters={
+            size: Interpreter(graph, constants, live.device, guarded=False) for size, graph in graphs.items()
+        },
         release=release,
     )
     _compare_with_eager(request, prepared)
@@ -149,6 +169,15 @@ def _check_plan(request: Request, samples: int) -> None:
             where="batch_size",
             advice=f"use at most {samples}",
         )
+    segments = -(-request.steps // request.every)
+    for name, value, limit in (
+        ("steps", request.steps, MAX_STEPS),
+        ("every", request.every, MAX_SEGMENT_STEPS),
+        ("every", segments, MAX_SEGMENTS),
+    ):
+        if value > limit:
+            what = "segments" if value is segments else "steps"
+            raise CaptureError(f"{value} {what}, over the limit of {limit}", where=name)
 
 
 def _order(request: Request, samples: int, seed: bytes) -> Order:
@@ -161,23 +190,16 @@ def _order(request: Request, samples: int, seed: bytes) -> Order:
     )
 
 
-def _plan(request: Request, order: Order) -> Plan:
+def _plan(request: Request) -> Plan:
     return Plan(
         steps=request.steps,
         every=request.every,
         batch_size=request.batch_size,
         drop_last=request.drop_last,
-        order=order.rule,
-        collation="stack-v1",
+        order=SHUFFLED if request.shuffle else SEQUENTIAL,
+        collation=RULE,
         seed=Seed(source="declared", value=request.seed),
     )
-
-
-def _capture(
-    request: Request, trained: Sequence[str], data: CommittedData, size: int, live: LiveState
-) -> Captured:
-    example = data.batch(range(size), live.device)
-    return capture(request.model, request.loss, trained, data.schema, example)
 
 
 def _shared_constants(captured: Mapping[int, Captured]) -> list[torch.Tensor]:
@@ -200,28 +222,91 @@ def _constant_spec(index: int, constant: torch.Tensor) -> TensorSpec:
     )
 
 
-def _source(
-    spec: TensorSpec, tensor: torch.Tensor, layout: Sequence[TensorSpec], blobs: BlobWriter
-) -> Source:
-    rule = rule_for(spec, tensor, [s.shape for s in layout])
-    return rule if rule is not None else Given(digest=blobs.put(to_bytes(tensor)))
+def _initialisation(
+    program: Program, live: LiveState, constants: Sequence[torch.Tensor], blobs: BlobWriter
+) -> Initialisation:
+    """Where every tensor comes from; the bytes of those that are given are stored."""
+    shapes = [spec.shape for spec in program.layout]
+
+    def source(spec: TensorSpec, tensor: torch.Tensor) -> Source:
+        rule = rule_for(spec, tensor, shapes)
+        return rule if rule is not None else Given(digest=blobs.put(to_bytes(tensor)))
+
+    return Initialisation(
+        state=tuple(map(source, program.layout, live.tensors().values())),
+        constants=tuple(map(source, program.constants, constants)),
+    )
 
 
 def _released_names(model: nn.Module) -> dict[str, str]:
-    """For each name in the model's state dict, the state tensor that stands behind it."""
-    parameters = {id(p): f"parameters/{n}" for n, p in model.named_parameters()}
-    buffers = {id(b): f"buffers/{n}" for n, b in model.named_buffers()}
-    behind = {n: parameters[id(p)] for n, p in model.named_parameters(remove_duplicate=False)}
-    behind |= {n: buffers[id(b)] for n, b in model.named_buffers(remove_duplicate=False)}
-    return {name: behind[name] for name in model.state_dict() if name in behind}
+    """For each tensor in the model's state dict, the state tensor that stands behind it."""
+    behind = {id(p): f"parameters/{n}" for n, p in model.named_parameters()}
+    behind |= {id(b): f"buffers/{n}" for n, b in model.named_buffers()}
+    released = {n: v for n, v in model.state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
+    for name, tensor in released.items():
+        if id(tensor) not in behind:
+            raise CaptureError(
+                "stands in the state dict, but is neither parameter nor buffer", where=f"model.{name}"
+            )
+    return {name: behind[id(tensor)] for name, tensor in released.items()}
+
+
+def _check_readable(
+    *,
+    manifest: Manifest,
+    program: Program,
+    graphs: Mapping[int, Graph],
+    initialisation: Initialisation,
+    release: Release,
+    schema: SampleSchema,
+) -> None:
+    """Refuses, now, what a reader of the bundle would refuse after the training."""
+    layout = {spec.name: spec for spec in program.layout}
+    try:
+        Manifest.decode(manifest.encode())
+        Environment.from_fields(Fields(dict(manifest.arithmetic), "environment"))
+        Program.decode(program.encode(), where="program")
+        for size, graph in graphs.items():
+            where = f"graph of batch size {size}"
+            program.check_graph(Graph.decode(graph.encode(), where=where), where)
+        Initialisation.decode(
+            initialisation.encode(), program.layout, program.constants, where="initialisation"
+        )
+        Release.decode(release.encode(), layout, where="release map")
+        SampleSchema.decode(schema.encode(), where="sample schema")
+    except (MalformedBundle, UnknownKind) as e:
+        raise CaptureError(f"is beyond what a bundle can hold: {e.message}", where=e.where) from e
 
 
 @torch.no_grad()
 def _fill_state(live: LiveState, initialisation: Initialisation, seed: bytes) -> None:
     for spec, source, tensor in zip(live.layout, initialisation.state, live.tensors().values(), strict=True):
         if not isinstance(source, Given):
-            data = fill(source, seed=seed, name=spec.name, shape=spec.shape, dtype=spec.dtype)
-            tensor.copy_(from_bytes(data, spec.dtype, spec.shape, live.device, where=spec.name))
+            tensor.copy_(_filled(spec, source, seed, live.device))
+
+
+@torch.no_grad()
+def _fill_constants(
+    captured: Mapping[int, Captured],
+    program: Program,
+    constants: Sequence[torch.Tensor],
+    initialisation: Initialisation,
+    seed: bytes,
+) -> None:
+    """Fills constants that have a rule, in place, so that the user's own module computes with them too."""
+    for spec, source, constant in zip(program.constants, initialisation.constants, constants, strict=True):
+        if isinstance(source, Given):
+            continue
+        filled = _filled(spec, source, seed, constant.device)
+        if not same_bits(filled, constant):
+            everywhere = [t for c in captured.values() for t in c.constants if same_bits(t, constant)]
+            for tensor in [constant, *everywhere]:
+                tensor.copy_(filled)
+
+
+def _filled(spec: TensorSpec, rule: Rule, seed: bytes, device: torch.device) -> torch.Tensor:
+    data = fill(rule, seed=seed, name=spec.name, shape=spec.shape, dtype=spec.dtype)
+    return from_bytes(data, spec.dtype, spec.shape, device, where=spec.name)
 
 
 def _compare_with_eager(request: Request, prepared: Prepared) -> None:
@@ -232,17 +317,17 @@ def _compare_with_eager(request: Request, prepared: Prepared) -> None:
     """
     batch = prepared.data.batch(prepared.order.indices(0), prepared.live.device)
     before = prepared.live.snapshot()
-    with seeded(prepared.seed, 0):
-        own = prepared.interpreters[len(batch[0])].run(before, batch)
+    own = prepared.run(before, batch, step=0)
     parameters = {n: p for n, p in request.model.named_parameters() if n in own.gradients}
     with seeded(prepared.seed, 0):
-        loss = request.loss(request.model, prepared.data.schema.unflatten(batch))
-        gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-    eager = {"loss": loss.detach(), **{f"gradient of {n}": g for n, g in gradients.items()}}
-    graph = {"loss": own.loss, **{f"gradient of {n}": own.gradients[n] for n in parameters}}
+        loss = request.loss(request.model, prepared.data.schema.unflatten([leaf.clone() for leaf in batch]))
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+    # Every tensor of the state, so that a change that the graph does not know of is seen.
     after = prepared.live.tensors()
-    for name, value in own.buffers.items():
-        eager[f"buffer {name}"], graph[f"buffer {name}"] = after[f"buffers/{name}"].clone(), value
+    eager = {"loss": loss.detach(), **{name: tensor.clone() for name, tensor in after.items()}}
+    graph = {"loss": own.loss, **before, **{f"buffers/{name}": value for name, value in own.buffers.items()}}
+    for name, gradient in zip(parameters, gradients, strict=True):
+        eager[f"gradient of {name}"], graph[f"gradient of {name}"] = gradient, own.gradients[name]
     with torch.no_grad():
         for name, tensor in after.items():
             tensor.copy_(before[name])

@@ -1,11 +1,11 @@
-"""Progress of a recording, on standard error."""
+"""Progress of a recording, on standard error: first the pass over the data, then the training."""
 
 from __future__ import annotations
 
 import sys
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 
@@ -17,31 +17,41 @@ class Progress:
     """
 
     def __init__(self, wanted: bool | None) -> None:
-        shown = sys.stderr.isatty() if wanted is None else wanted
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
-            disable=not shown,
-        )
-        self._steps = self._bars.add_task("training", total=None, note="", visible=False)
+        self._shown = sys.stderr.isatty() if wanted is None else wanted
+        self._bars: dict[str, tuple[Bars, TaskID]] = {}
 
-    def committed(self, samples: int) -> None:
-        """So many samples are committed."""
-        self._bars.console.quiet = self._bars.disable
+    def committed(self, done: int, samples: int) -> None:
+        """`done` of all samples are committed."""
+        self._show("committing to the data", done, samples, "")
 
-    def begin(self, steps: int) -> None:
-        """Training begins."""
-        self._bars.update(self._steps, total=steps, visible=True)
-        self._bars.start()
-
-    def step(self, done: int, loss: float) -> None:
-        """So many steps are done."""
-        self._bars.update(self._steps, completed=done, note=f"loss {loss:.4f}")
+    def trained(self, done: int, steps: int, loss: float) -> None:
+        """`done` of all steps are done, the last one with this loss."""
+        self._show("training", done, steps, f"loss {loss:.4f}")
 
     def end(self) -> None:
-        """Training ended, one way or another."""
-        self._bars.stop()
+        """Nothing more comes; leaves the terminal as it should be, after an error too."""
+        for bars, _ in self._bars.values():
+            bars.stop()
+
+    def _show(self, what: str, done: int, total: int, note: str) -> None:
+        if not self._shown:
+            return
+        if what not in self._bars:
+            self.end()
+            self._bars[what] = _begin(what, total)
+        bars, task = self._bars[what]
+        bars.update(task, completed=done, note=note)
+
+
+def _begin(what: str, total: int) -> tuple[Bars, TaskID]:
+    bars = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+    task = bars.add_task(what, total=total, note="")
+    bars.start()
+    return bars, task

@@ -1,42 +1,43 @@
 """Recording a run: three lines in a plain PyTorch script.
 
 Each step is either Gradseal's own (`Run.step`: the captured graph, run by the verifier's interpreter) or the
-user's (`Run.wrap`), of which one in each segment, drawn at random, is run again from the graph. Whatever would
-make the record untrue stops it: another batch, a state changed between steps, an optimizer whose settings
-moved. A record that was stopped has no close entry, and no verifier takes it for whole.
+user's (`Run.wrap`), of which one in each segment, drawn at random, is run again from the graph. Whatever
+would make the record untrue stops it: another batch, a state changed between steps, an optimizer whose
+settings moved, any error within a step. A record that was stopped has no close entry, and no verifier takes
+it for whole.
 """
 
 from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
-from gradseal.errors import KeyFileError, RecordError
+from gradseal.errors import RecordError
 from gradseal.program.capture import Loss
-from gradseal.program.capture_optimizer import capture_optimizer
 from gradseal.program.memory import to_bytes, weights_file
-from gradseal.program.native import current_environment, seeded
+from gradseal.program.native import current_environment, differences, seeded
 from gradseal.program.samples import flatten
 from gradseal.proof.entries import Close, Initial, Segment, encode_losses
-from gradseal.proof.note import Signer, SigningKey
+from gradseal.proof.note import Signer
 from gradseal.proof.writer import BlobWriter, BundleWriter
+from gradseal.record.keys import load_signer
 from gradseal.record.live import differing, largest_difference, same_bits
 from gradseal.record.prepare import Prepared, Request, prepare
 from gradseal.record.progress import Progress
 from gradseal.store.files import FsspecFiles
 
-P = ParamSpec("P")
-MAX_KEY_FILE_BYTES = 4096
+_SHOWN = 5
 
 
-def record(
+def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead of a configuration object
     path: str | Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -62,13 +63,14 @@ def record(
         model: In the training flags that it is to be trained with.
         optimizer: A `torch.optim.SGD` over its parameters.
         loss: From the model and a batch to a scalar tensor.
-        data: A map-style data set whose samples are trees of tensors and numbers, or a `DataLoader` around one
-            (its data set alone is used).
+        data: A map-style data set whose samples are trees of tensors and numbers, or a `DataLoader` around
+            one (its data set alone is used).
         batch_size: Samples in a batch.
         steps: Optimizer updates in all.
         every: Steps in a segment; each segment's end is sealed.
         key: The owner's signing key, or the file that holds it.
-        seed: 32 bytes, or a number below 2**256; drawn afresh where not given. It is shown as chosen by the owner.
+        seed: 32 bytes, or a number below 2**256; drawn afresh where not given. It is shown as chosen by the
+            owner.
         shuffle: Whether each epoch has its own random order.
         drop_last: Whether an epoch's incomplete last batch is dropped.
         progress: Whether to show progress on standard error; by default, if that is a terminal.
@@ -81,7 +83,11 @@ def record(
     signer = load_signer(key)
     files = FsspecFiles(str(path))
     if not files.is_empty():
-        raise RecordError("already exists and is not empty", where=str(path), advice="name another directory")
+        raise RecordError(
+            "already exists and is not empty",
+            where=str(path),
+            advice="name another directory, or remove what an earlier recording left there",
+        )
     request = Request(
         model=model,
         optimizer=optimizer,
@@ -96,8 +102,11 @@ def record(
     )
     shown = Progress(progress)
     blobs = BlobWriter(files)
-    prepared = prepare(request, signer, blobs, shown.committed)
-    return Run(request, prepared, BundleWriter(blobs, signer, prepared.manifest), shown)
+    try:
+        prepared = prepare(request, signer, blobs, shown.committed)
+        return Run(request, prepared, BundleWriter(blobs, signer, prepared.manifest), shown)
+    finally:
+        shown.end()
 
 
 class Run:
@@ -118,13 +127,23 @@ class Run:
         self._batch: Any = None
         self._leaves: list[torch.Tensor] = []
         self._expected = self._live.fingerprints()
+        self._settings = self._live.settings()
         self._checked_step = self._draw_checked_step(0)
         self._stopped = False
         writer.append(Initial(seal=self._seal()))
         writer.publish()
 
+    @property
+    def steps(self) -> int:
+        """How many steps the run has."""
+        return self._plan.steps
+
+    @property
+    def segments(self) -> int:
+        """How many segments the run has."""
+        return self._plan.segments
+
     def __enter__(self) -> Run:
-        self._progress.begin(self._plan.steps)
         return self
 
     def __exit__(
@@ -153,24 +172,24 @@ class Run:
         Raises:
             RecordError: It is another batch, or something changed the state since the last step.
         """
-        self._begin(batch)
-        state = self._live.tensors()
-        with seeded(self._prepared.seed, self._step):
-            result = self._prepared.interpreters[len(self._leaves[0])].run(state, self._leaves)
-        with torch.no_grad():
-            for name, value in result.buffers.items():
-                state[f"buffers/{name}"].copy_(value)
-            self._prepared.program.optimizer.update(state, result.gradients, self._step)
-        if self._step == 0:
-            self._live.install_momentum(result.gradients)
-        self._finish(float(result.loss))
+        with self._ending_on_errors():
+            self._begin(batch)
+            state = self._live.tensors()
+            result = self._prepared.run(state, self._leaves, self._step)
+            with torch.no_grad():
+                for name, value in result.buffers.items():
+                    state[f"buffers/{name}"].copy_(value)
+                self._prepared.program.optimizer.update(state, result.gradients, self._step)
+            if self._step == 0:
+                self._live.install_momentum(result.gradients)
+            self._finish(float(result.loss))
         return result.loss.detach()
 
     def wrap(self, train_step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """Makes the user's own training step one that is recorded.
 
-        The step is called with the batch first; it must zero the gradients, call backward, step the optimizer,
-        and return its loss. One step in each segment is run again from the captured graph.
+        The step is called with the batch first; it must zero the gradients, call backward, step the
+        optimizer, and return its loss. One step in each segment is run again from the captured graph.
 
         Returns:
             The step to call instead; it raises RecordError where the step is not what was captured.
@@ -178,41 +197,60 @@ class Run:
 
         @functools.wraps(train_step)
         def recorded(batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-            self._begin(batch)
-            self._check_flags()
-            before = self._live.snapshot() if self._step == self._checked_step else None
-            with seeded(self._prepared.seed, self._step):
-                loss = train_step(batch, *args, **kwargs)
-            if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-                self._stop("the wrapped step must return its loss, a scalar tensor")
-            if before is not None:
-                self._run_again(before, loss)
-            self._finish(float(loss.detach()))
+            with self._ending_on_errors():
+                self._begin(batch)
+                self._check_flags()
+                before = self._live.snapshot() if self._step == self._checked_step else None
+                with seeded(self._prepared.seed, self._step):
+                    loss: object = train_step(batch, *args, **kwargs)
+                if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+                    self._stop("the wrapped step must return its loss, a scalar tensor")
+                if before is not None:
+                    self._run_again(before, loss)
+                self._finish(float(loss.detach()))
             return loss
 
         return recorded
+
+    @contextmanager
+    def _ending_on_errors(self) -> Iterator[None]:
+        """Whatever goes wrong within a step, the state may be half changed, and nothing more is recorded."""
+        try:
+            yield
+        except BaseException:
+            self._stopped = True
+            raise
 
     def _begin(self, batch: Any) -> None:
         if self._stopped:
             raise RecordError("the recording was stopped", where=f"step {self._step}")
         if self._step >= self._plan.steps:
             self._stop(f"all {self._plan.steps} steps are done")
-        if batch is not self._batch:
+        if self._batch is None or batch is not self._batch:
             self._stop("the batch is not the one that the run gave for this step", "loop `for batch in run`")
-        own = flatten(self._prepared.data.schema.tree, batch)
-        if not all(same_bits(a, b) for a, b in zip(own, self._leaves, strict=True)):
+        if not self._is_as_given(batch):
             self._stop("the batch was changed after the run gave it", "change the data set instead")
         self._check_unchanged()
+        self._check_settings()
+
+    def _is_as_given(self, batch: Any) -> bool:
+        try:
+            parts = list(flatten(self._prepared.data.schema.tree, batch))
+        except ValueError:
+            return False
+        return all(
+            isinstance(part, torch.Tensor) and same_bits(part, leaf)
+            for part, leaf in zip(parts, self._leaves, strict=True)
+        )
 
     def _finish(self, loss: float) -> None:
-        self._check_settings()
         self._losses.append(loss)
         self._batch = None
         self._expected = self._live.fingerprints()
         self._step += 1
         if self._step % self._plan.every == 0 or self._step == self._plan.steps:
             self._end_segment()
-        self._progress.step(self._step, loss)
+        self._progress.trained(self._step, self._plan.steps, loss)
 
     def _end_segment(self) -> None:
         index = (self._step - 1) // self._plan.every
@@ -231,11 +269,16 @@ class Run:
         return self._writer.seal([self._writer.put(to_bytes(t)) for t in self._live.tensors().values()])
 
     def _close(self) -> None:
+        if self._stopped:
+            raise RecordError(
+                "the recording was stopped; the bundle stays unfinished", where=f"step {self._step}"
+            )
         if self._step < self._plan.steps:
             raise RecordError(
                 f"ended after {self._step} of {self._plan.steps} steps; the bundle stays unfinished",
                 where=f"step {self._step}",
             )
+        self._live.check_unreplaced()
         self._check_unchanged()
         state = self._live.tensors()
         released = {name: state[behind] for name, behind in self._prepared.release.tensors.items()}
@@ -245,11 +288,10 @@ class Run:
 
     def _run_again(self, before: dict[str, torch.Tensor], loss: torch.Tensor) -> None:
         """Runs the step just done from the graph, and stops the recording if a bit differs."""
-        with seeded(self._prepared.seed, self._step):
-            result = self._prepared.interpreters[len(self._leaves[0])].run(before, self._leaves)
-        for name, value in result.buffers.items():
-            before[f"buffers/{name}"].copy_(value)
+        result = self._prepared.run(before, self._leaves, self._step)
         with torch.no_grad():
+            for name, value in result.buffers.items():
+                before[f"buffers/{name}"].copy_(value)
             self._prepared.program.optimizer.update(before, result.gradients, self._step)
         after = self._live.tensors()
         wrong = differing(after, before)
@@ -260,9 +302,8 @@ class Run:
             )
         if wrong:
             self._stop(
-                f"the step is not the captured one: {', '.join(wrong[:5])}"
-                + (f" and {len(wrong) - 5} more differ" if len(wrong) > 5 else " differ")
-                + f", by up to {largest_difference(wrong, after, before):.3g}",
+                f"the step is not the captured one: {_listed(wrong)} differ, by up to "
+                f"{largest_difference(wrong, after, before):.3g}",
                 "zero the gradients, call backward once and step the optimizer once; no clipping or scaling",
             )
 
@@ -271,7 +312,7 @@ class Run:
         changed = [name for name, value in now.items() if self._expected[name] != value]
         if changed:
             self._stop(
-                f"something changed {', '.join(changed[:5])} since the last step",
+                f"something changed {_listed(changed)} since the last step",
                 "evaluate with model.eval(), and leave parameters, buffers and momentum alone between steps",
             )
 
@@ -284,42 +325,33 @@ class Run:
                 )
 
     def _check_settings(self) -> None:
-        captured = self._prepared.program.optimizer
-        if capture_optimizer(self._request.optimizer, self._request.model).groups != captured.groups:
+        now = self._live.settings()
+        changed = [name for name in {**self._settings, **now} if self._settings.get(name) != now.get(name)]
+        if changed:
+            was, is_now = self._settings.get(changed[0]), now.get(changed[0])
             self._stop(
-                "the optimizer's settings are not those that were captured",
+                f"{_listed(changed)} changed since the recording began: {was!r} became {is_now!r}",
                 "schedules and changes of parameter groups cannot be recorded yet",
             )
 
     def _check_environment(self) -> None:
-        if current_environment(self._live.device.type) != self._prepared.environment:
-            self._stop("threads or another numerical setting changed", "set them before recording")
+        changed = differences(self._prepared.environment, current_environment(self._live.device.type))
+        if changed:
+            told = ", ".join(f"{name} from {was} to {now}" for name, (was, now) in changed.items())
+            self._stop(f"the numerical environment changed: {told}", "set it before recording")
 
     def _draw_checked_step(self, segment: int) -> int:
         steps = self._plan.steps_of(segment)
         return steps.start + secrets.randbelow(len(steps)) if steps else -1
 
-    def _stop(self, message: str, advice: str = "") -> None:
+    def _stop(self, message: str, advice: str = "") -> NoReturn:
         self._stopped = True
         raise RecordError(message, where=f"step {self._step}", advice=advice)
 
 
-def load_signer(key: Signer | str | Path) -> Signer:
-    """The signer itself, or the signing key that a file holds.
-
-    Raises:
-        KeyFileError: The file cannot be read or is not a signing key.
-    """
-    if not isinstance(key, str | Path):
-        return key
-    try:
-        with open(key, "rb") as file:
-            text = file.read(MAX_KEY_FILE_BYTES).decode()
-    except (OSError, UnicodeDecodeError) as e:
-        raise KeyFileError(
-            f"no signing key can be read: {e}", where=str(key), advice="make one with `gradseal key new`"
-        ) from e
-    return SigningKey.parse(text.strip(), where=str(key))
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _training_flags(model: nn.Module) -> dict[str, bool]:

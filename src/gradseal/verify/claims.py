@@ -7,14 +7,11 @@ Sources: what shows each claim is stated in docs/guide/verify.md; the bound of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from gradseal.verify.examination import Examination
 from gradseal.verify.policy import Policy
 from gradseal.verify.statistics import forged_bound
 from gradseal.verify.verdict import CLAIM_OF, Check, Claim, ClaimName, Finding, Outcome, Result, Status
-
-if TYPE_CHECKING:
-    from gradseal.verify.verifier import Examination
 
 _ENOUGH = {
     "shown": (Status.SHOWN,),

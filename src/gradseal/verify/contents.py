@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gradseal.errors import CorruptBlob, MalformedBundle
+from gradseal.errors import CorruptBlob, MalformedBundle, naming
 from gradseal.program.graph import MAX_GRAPH_BYTES, Graph
 from gradseal.program.native import Environment
 from gradseal.program.order import Order
@@ -201,7 +201,8 @@ class StateChecker:
         return digests
 
     def _check_tensor(self, name: str, digest: bytes, size_bytes: int) -> None:
-        data = read_blob(self._files, digest, size_bytes)
+        with naming(name):
+            data = read_blob(self._files, digest, size_bytes)
         if len(data) != size_bytes:
             raise CorruptBlob(f"{len(data)} bytes, not the {size_bytes} of its shape", where=name)
         self.bytes_hashed += len(data)
@@ -239,9 +240,10 @@ def check_weights(files: Files, close: Close, contents: Contents, last: tuple[by
         1, len(contents.release.tensors)
     )
     data = files.read(WEIGHTS, min(limit, 1 << 42))
+    # Before its digest is looked at, since this can name the tensor.
+    compare_weights(data, contents, last, where=WEIGHTS)
     if hashlib.sha256(data).digest() != close.weights:
         raise CorruptBlob("is not the file that the run was closed with", where=WEIGHTS)
-    compare_weights(data, contents, last, where=WEIGHTS)
 
 
 def compare_weights(data: bytes, contents: Contents, last: tuple[bytes, ...], *, where: str) -> None:

@@ -5,10 +5,44 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from gradseal.program.rules import fill_chunks
+from gradseal.program.rules import Rule, fill_chunks
 from gradseal.program.sources import FreeBytes, Given, free_bytes
+from gradseal.program.tensors import TensorSpec
 from gradseal.verify.contents import Contents
+from gradseal.verify.examination import Ended, Examination
 from gradseal.verify.verdict import Check, Finding, Result
+
+
+def check_initialisation(examination: Examination, contents: Contents, seed: bytes) -> None:
+    """Step 4: state zero follows from its sources; what does not follow is counted.
+
+    Raises:
+        Ended: It does not.
+    """
+    if not examination.states:
+        return
+    with examination.checking(Check.INITIALISATION):
+        wrong = list(check_state_zero(contents, seed, examination.states[0]))
+    examination.findings.extend(wrong)
+    if wrong:
+        raise Ended
+    examination.state_zero_checked = True
+    examination.found(
+        Check.INITIALISATION,
+        Result.HELD,
+        "state zero is what the rules give with the run's seed, or was given",
+    )
+    examination.free = count_free_bytes(contents)
+    for item in examination.free:
+        examination.findings.append(
+            Finding(
+                check=Check.FREE_BYTES,
+                result=Result.NOTED,
+                message=f"{item.size_bytes} bytes that no rule derives ({item.where})",
+                where=item.name,
+                measured=float(item.size_bytes),
+            )
+        )
 
 
 def check_state_zero(contents: Contents, seed: bytes, sealed: tuple[bytes, ...]) -> Iterator[Finding]:
@@ -25,10 +59,10 @@ def check_state_zero(contents: Contents, seed: bytes, sealed: tuple[bytes, ...])
         if isinstance(source, Given):
             expected, said = source.digest, "the bytes that the manifest names"
         else:
-            expected, said = hashlib.sha256(), f"what the rule {source.kind!r} gives with the run's seed"
-            for chunk in fill_chunks(source, seed=seed, name=spec.name, shape=spec.shape, dtype=spec.dtype):
-                expected.update(chunk)
-            expected = expected.digest()
+            expected, said = (
+                _filled(source, spec, seed),
+                f"what the rule {source.kind!r} gives with the run's seed",
+            )
         if digest != expected:
             yield Finding(
                 check=Check.INITIALISATION,
@@ -36,6 +70,14 @@ def check_state_zero(contents: Contents, seed: bytes, sealed: tuple[bytes, ...])
                 message=f"state zero is not {said}",
                 where=spec.name,
             )
+
+
+def _filled(rule: Rule, spec: TensorSpec, seed: bytes) -> bytes:
+    """The digest of the tensor that a rule gives."""
+    hashed = hashlib.sha256()
+    for chunk in fill_chunks(rule, seed=seed, name=spec.name, shape=spec.shape, dtype=spec.dtype):
+        hashed.update(chunk)
+    return hashed.digest()
 
 
 def count_free_bytes(contents: Contents) -> tuple[FreeBytes, ...]:

@@ -7,6 +7,7 @@ follow each other and were equal, the state stays in memory, since equal digests
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -140,4 +141,4 @@ class Replayer:
 
 
 def _distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Sequence[str]) -> float:
-    return sum(float((a[n].double() - b[n].double()).square().sum()) for n in names) ** 0.5
+    return math.sqrt(sum(float((a[n].double() - b[n].double()).square().sum()) for n in names))

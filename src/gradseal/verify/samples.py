@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from gradseal.errors import CorruptBlob, MalformedBundle
+from gradseal.errors import CorruptBlob, MalformedBundle, naming
 from gradseal.program.samples import SampleSchema
 from gradseal.proof.files import Files, blob_path, read_blob
 from gradseal.proof.manifest import Data
@@ -74,7 +74,9 @@ class SampleReader:
             return self._cache[number]
         held = min(self._data.shard_samples, self._data.samples - number * self._data.shard_samples)
         size_bytes = held * self._schema.size_bytes
-        data = read_blob(self._files, self._shards[number], size_bytes)
+        first = number * self._data.shard_samples
+        with naming(f"samples {first} to {first + held - 1}"):
+            data = read_blob(self._files, self._shards[number], size_bytes)
         if len(data) != size_bytes:
             raise CorruptBlob(
                 f"{len(data)} bytes are not {held} samples (shard {number})",

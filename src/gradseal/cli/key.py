@@ -1,0 +1,55 @@
+"""`gradseal key`: make a signing key, or show its public half."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from gradseal.errors import KeyFileError
+from gradseal.proof.note import SigningKey, name_fault
+from gradseal.record.keys import load_signer
+
+
+@click.group(name="key")
+def command() -> None:
+    """Make a signing key, or show its public half."""
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--name", required=True, help="Whose key it is, such as example.org/models; part of every signature."
+)
+def new(file: Path, name: str) -> None:
+    """Make an Ed25519 signing key in FILE, and print its public half.
+
+    Keep FILE secret; give out the printed line, which verifiers pin with --key.
+    """
+    if fault := name_fault(name):
+        raise click.BadParameter(fault, param_hint="--name")
+    key = SigningKey.generate(name)
+    write_key(file, key)
+    click.echo(str(key.verification_key))
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def show(file: Path) -> None:
+    """Print the public half of the signing key in FILE."""
+    click.echo(str(load_signer(file).verification_key))
+
+
+def write_key(file: Path, key: SigningKey) -> None:
+    """Writes a signing key to a new file that only its owner can read.
+
+    Raises:
+        KeyFileError: The file exists or cannot be written.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as e:
+        raise KeyFileError(f"no key can be written there: {e.strerror}", where=str(file)) from e
+    with os.fdopen(descriptor, "w", encoding="ascii") as out:
+        out.write(key.encode() + "\n")

@@ -1,0 +1,1 @@
+"""Whole trainings on real data, to record from the command line."""

@@ -1,0 +1,62 @@
+"""What a recipe is, and which there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradseal.errors import Error
+
+RECIPES = {"digits": "a small convolutional net with batch norm and dropout on scikit-learn's digits, SGD"}
+"""Every recipe's name, with what it trains."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A training, ready to be recorded.
+
+    Args:
+        build: Makes the model; called while its initialisation is watched.
+        optimizer: Makes the optimizer of the model's parameters.
+        loss: From the model and a batch to a scalar.
+        data: A map-style data set.
+        batch_size: Samples in a batch.
+        steps: Optimizer updates.
+        every: Steps in a segment.
+        evaluate: From the trained model to a sentence on how good it is.
+    """
+
+    build: Callable[[], nn.Module]
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    loss: Callable[[nn.Module, Any], torch.Tensor]
+    data: Any
+    batch_size: int
+    steps: int
+    every: int
+    evaluate: Callable[[nn.Module], str]
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of this name.
+
+    Raises:
+        Error: There is none, or a package that it needs is not installed.
+    """
+    if name not in RECIPES:
+        raise Error(
+            f"no recipe is called {name!r}", where="recipe", advice=f"there are: {', '.join(RECIPES)}"
+        )
+    try:
+        recipe: Recipe = import_module(f"gradseal.recipes.{name}").recipe()
+    except ModuleNotFoundError as e:
+        raise Error(
+            f"the recipe {name!r} needs the package {e.name}",
+            where="recipe",
+            advice="install Gradseal with its recipes: pip install 'gradseal[recipes]'",
+        ) from e
+    return recipe

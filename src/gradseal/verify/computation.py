@@ -1,0 +1,94 @@
+"""Computation: the sampled segments replayed by a worker, and what their differences mean.
+
+In native arithmetic only bit equality passes. A difference in the recorded environment refutes; in another one
+it may be noise, and leaves the claim undecided with the error that was measured.
+"""
+
+from __future__ import annotations
+
+from gradseal.errors import ReplayError
+from gradseal.program.native import Environment, differences
+from gradseal.verify.contents import Contents, Log
+from gradseal.verify.examination import Examination, Progress
+from gradseal.verify.executors import Executor, Ready, Request
+from gradseal.verify.outcomes import SegmentResult, Task
+from gradseal.verify.policy import Policy
+from gradseal.verify.sampling import Sample
+from gradseal.verify.verdict import Check, Finding, Result
+
+
+def request_of(url: str, log: Log, contents: Contents, sample: Sample, policy: Policy) -> Request:
+    """What a worker is asked: the sample's segments, within the policy's limits."""
+    seals = log.seals
+    return Request(
+        url=url,
+        manifest=log.manifest,
+        environment=contents.environment,
+        tasks=[
+            Task(segment=i, start=seals[i], end=seals[i + 1], losses=log.segments[i].losses)
+            for i in sample.segments
+        ],
+        step_timeout_seconds=policy.step_timeout_seconds,
+        memory_bytes=policy.memory_bytes,
+    )
+
+
+def check_computation(
+    examination: Examination, request: Request, executor: Executor, shown: Progress
+) -> None:
+    """Step 6: the sampled segments, replayed and compared.
+
+    Raises:
+        Ended: They cannot be replayed.
+    """
+    if not request.tasks:
+        return
+    threads, allowed = request.environment.threads, examination.policy.max_threads
+    with examination.checking(Check.ENVIRONMENT):
+        if threads > allowed:
+            raise ReplayError(
+                f"{threads} threads; the policy allows {allowed}", where="entry 0: arithmetic.threads"
+            )
+    with examination.checking(Check.REPLAY):
+        for answer in executor.run(request):
+            if isinstance(answer, Ready):
+                _compare_environment(examination, request.environment, answer.environment)
+            else:
+                _judge(examination, answer, same=request.environment == examination.environment)
+                shown("replaying segments", len(examination.results), len(request.tasks))
+    equal = sum(r.equal for r in examination.results)
+    examination.found(
+        Check.REPLAY,
+        Result.HELD if equal == len(request.tasks) else Result.NOTED,
+        f"{equal} of {len(request.tasks)} segments replayed bit for bit",
+    )
+
+
+def _compare_environment(examination: Examination, recorded: Environment, had: Environment) -> None:
+    examination.environment = had
+    wrong = differences(recorded, had)
+    if wrong:
+        said = "; ".join(f"{name} {a!r}, here {b!r}" for name, (a, b) in wrong.items())
+        examination.found(Check.ENVIRONMENT, Result.NOTED, f"the recorded environment cannot be had: {said}")
+    else:
+        examination.found(Check.ENVIRONMENT, Result.HELD, "replays run in the recorded environment")
+
+
+def _judge(examination: Examination, answer: SegmentResult, *, same: bool) -> None:
+    examination.results.append(answer)
+    if answer.equal:
+        return
+    relative = answer.error / answer.update if answer.update else float("inf") if answer.error else 0.0
+    examination.findings.append(
+        Finding(
+            check=Check.REPLAY,
+            result=Result.REFUTED if same else Result.UNDECIDED,
+            message=f"replay differs from the sealed state in {', '.join(answer.differing)}; the parameters are "
+            f"{answer.error:.3g} away, {relative:.3g} of the update"
+            + ("" if same else "; in another environment this may be noise"),
+            where=f"segment {answer.segment}",
+            segment=answer.segment,
+            measured=relative if relative != float("inf") else None,
+            allowed=0.0,
+        )
+    )

@@ -1,0 +1,61 @@
+"""What one verification knows so far, and how what goes wrong in it becomes findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gradseal.errors import CorruptBlob, MalformedBundle, MissingFile, ReplayError, StoreError, UnknownKind
+from gradseal.program.native import Environment
+from gradseal.program.sources import FreeBytes
+from gradseal.verify.contents import Contents, Log
+from gradseal.verify.outcomes import SegmentResult
+from gradseal.verify.policy import Policy
+from gradseal.verify.sampling import Sample
+from gradseal.verify.verdict import Check, Finding, Result
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how far it is and how far it goes; 0 where that is not known."""
+
+
+class Ended(Exception):
+    """No later check can be made."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Examination:
+    """What is known so far, filled in from top to bottom."""
+
+    policy: Policy
+    findings: list[Finding] = field(default_factory=list)
+    pinned: bool = False
+    log: Log | None = None
+    contents: Contents | None = None
+    states: list[tuple[bytes, ...]] = field(default_factory=list)
+    data_checked: bool = False
+    weights_checked: bool = False
+    state_zero_checked: bool = False
+    free: tuple[FreeBytes, ...] = ()
+    sample: Sample | None = None
+    environment: Environment | None = None
+    results: list[SegmentResult] = field(default_factory=list)
+    bytes_hashed: int = 0
+
+    def found(self, check: Check, result: Result, message: str, where: str = "") -> None:
+        """Adds a finding."""
+        self.findings.append(Finding(check=check, result=result, message=message, where=where))
+
+    @contextmanager
+    def checking(self, check: Check, held: str = "") -> Iterator[None]:
+        """Turns what is raised inside into a finding of `check`, which ends the examination."""
+        try:
+            yield
+        except (CorruptBlob, MalformedBundle) as e:
+            self.found(check, Result.REFUTED, e.message, e.where)
+            raise Ended from e
+        except (MissingFile, UnknownKind, StoreError, ReplayError) as e:
+            self.found(check, Result.UNDECIDED, e.message, e.where)
+            raise Ended from e
+        if held:
+            self.found(check, Result.HELD, held)

@@ -1,0 +1,163 @@
+"""Integrity: signature, tree, entries, contents, every state and sample, the released weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradseal.errors import CorruptBlob, naming
+from gradseal.program.program import same_structure
+from gradseal.proof.bundle import Bundle
+from gradseal.proof.files import CHECKPOINT, Files
+from gradseal.proof.manifest import Manifest
+from gradseal.proof.note import VerificationKey
+from gradseal.store.files import FsspecFiles
+from gradseal.verify.contents import (
+    Contents,
+    Log,
+    StateChecker,
+    check_given,
+    check_weights,
+    compare_weights,
+    read_contents,
+    read_log,
+)
+from gradseal.verify.examination import Examination, Progress
+from gradseal.verify.samples import SampleReader
+from gradseal.verify.verdict import Check, Result
+
+_MAX_WEIGHTS_BYTES = 1 << 40
+
+
+def check_integrity(
+    examination: Examination, bundle: Bundle, keys: Sequence[VerificationKey], shown: Progress
+) -> tuple[Log, Contents]:
+    """Step 2: everything in the bundle is what the signed checkpoint says it is.
+
+    Args:
+        examination: Takes the findings.
+        bundle: Opened.
+        keys: The owner's key as the verifier knows it, if it does.
+        shown: Told how far it is.
+
+    Raises:
+        Ended: Something contradicts, is absent or is not known.
+    """
+    with examination.checking(Check.LOG):
+        entries = bundle.all_entries()
+        bundle.check_log(entries)
+    examination.found(Check.LOG, Result.HELD, f"{len(entries)} entries have the tree's tiles and root")
+    with examination.checking(Check.MANIFEST):
+        manifest = Manifest.decode(entries[0])
+    _signature(examination, bundle, manifest, keys)
+    with examination.checking(Check.ENTRIES):
+        log = read_log(manifest, entries)
+    examination.log = log
+    _closed(examination, log)
+    with examination.checking(
+        Check.PROGRAM, "program, graphs, rules, schema and release map are as the manifest names"
+    ):
+        contents = read_contents(bundle.files, manifest)
+        check_given(bundle.files, contents)
+    examination.contents = contents
+    _structure(examination, contents)
+    _states(examination, bundle, log, contents, shown)
+    with examination.checking(Check.DATA):
+        reader = SampleReader(bundle.files, manifest.data, contents.schema)
+        reader.check_all(
+            lambda done: shown("hashing samples", done, manifest.data.samples * contents.schema.size_bytes)
+        )
+    examination.bytes_hashed += reader.bytes_hashed
+    examination.data_checked = True
+    examination.found(Check.DATA, Result.HELD, f"{manifest.data.samples} samples open against the data root")
+    return log, contents
+
+
+def _signature(
+    examination: Examination, bundle: Bundle, manifest: Manifest, keys: Sequence[VerificationKey]
+) -> None:
+    with examination.checking(Check.SIGNATURE, f"the checkpoint is signed by {manifest.owner}"):
+        if not bundle.note.verified_by(manifest.owner):
+            raise CorruptBlob(f"not signed by the manifest's owner, {manifest.owner}", where=CHECKPOINT)
+        if bundle.checkpoint.origin != manifest.origin:
+            raise CorruptBlob(
+                f"has the origin of another log than this manifest's, {manifest.origin}", where=CHECKPOINT
+            )
+    if not keys:
+        examination.found(
+            Check.PINNED_KEY,
+            Result.NOTED,
+            "no key was pinned: the record agrees with itself, whoever made it",
+        )
+        return
+    with examination.checking(Check.PINNED_KEY, "the owner's key is one that was pinned"):
+        if manifest.owner not in keys:
+            raise CorruptBlob(
+                f"the owner's key {manifest.owner} is none of those pinned", where="entry 0: owner"
+            )
+    examination.pinned = True
+
+
+def _closed(examination: Examination, log: Log) -> None:
+    examination.found(Check.ENTRIES, Result.HELD, f"{len(log.segments)} segments stand in the plan's order")
+    if log.close is None:
+        last = (
+            f"the last sealed segment is {log.segments[-1].index}" if log.segments else "no segment is sealed"
+        )
+        examination.found(
+            Check.ENTRIES,
+            Result.UNDECIDED,
+            f"the run is not closed: {last} of {log.manifest.plan.segments}",
+            where=f"entry {len(log.segments) + 1 + (log.initial is not None)}",
+        )
+
+
+def _structure(examination: Examination, contents: Contents) -> None:
+    (_, first), *others = sorted(contents.graphs.items(), reverse=True)
+    for size, graph in others:
+        if not same_structure(first, graph):
+            examination.found(
+                Check.PROGRAM,
+                Result.NOTED,
+                f"batches of {size} run other operators than full ones; read both graphs",
+                where=f"graph of batch size {size}",
+            )
+
+
+def _states(examination: Examination, bundle: Bundle, log: Log, contents: Contents, shown: Progress) -> None:
+    total = len(log.seals) * sum(s.size_bytes for s in contents.program.layout)
+    checker = StateChecker(
+        bundle.files, log.manifest, contents.program, lambda done: shown("hashing states", done, total)
+    )
+    for number, seal in enumerate(log.seals):
+        with examination.checking(Check.STATES), naming(f"state {_state_name(number)}"):
+            examination.states.append(checker.check(seal))
+    examination.bytes_hashed += checker.bytes_hashed
+    examination.found(
+        Check.STATES, Result.HELD, f"{len(log.seals)} states have their tensors' digests and seals"
+    )
+
+
+def _state_name(number: int) -> str:
+    return "zero" if number == 0 else f"after segment {number - 1}"
+
+
+def check_released(
+    examination: Examination, files: Files, log: Log, contents: Contents, weights: str | Path | None
+) -> None:
+    """Step 2, last: the released weights, and those that the verifier holds, are the last state's.
+
+    Raises:
+        Ended: They are not, or cannot be read.
+        StoreError: The verifier's own file cannot be read.
+    """
+    if log.close is None:
+        return
+    with examination.checking(Check.WEIGHTS, "the released weights are the last state's"):
+        check_weights(files, log.close, contents, examination.states[-1])
+    if weights is not None:
+        path = Path(weights)
+        data = FsspecFiles(str(path.absolute().parent)).read(path.name, _MAX_WEIGHTS_BYTES)
+        with examination.checking(Check.WEIGHTS, "the weights that were handed in are the last state's"):
+            compare_weights(data, contents, examination.states[-1], where=str(weights))
+    examination.weights_checked = True
