@@ -11,7 +11,8 @@ from rich.table import Table
 
 from gradseal.proof.bundle import Bundle, open_bundle
 from gradseal.proof.canonical import decode
-from gradseal.proof.manifest import MAX_ENTRY_BYTES, Manifest
+from gradseal.proof.manifest import Manifest
+from gradseal.proof.tiles import MAX_ENTRY_BYTES
 from gradseal.store.files import FsspecFiles
 
 
