@@ -6,6 +6,9 @@ reading a bundle's log does not load torch.
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,12 +34,20 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+class _Package(ModuleType):
+    """Keeps `gradseal.record` and `gradseal.verify` functions, though packages have these names too."""
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'gradseal' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
-    # `gradseal.record` is also the name of a package, which importing has just put in this place.
     globals()[name] = value
     return value
+
+
+sys.modules[__name__].__class__ = _Package

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("study",),
     ("report",),
     ("witness",),
+    ("recipes",),
     ("cli",),
     ("__main__",),
 )

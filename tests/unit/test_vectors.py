@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from gradseal.errors import KeyFileError, MalformedBundle
-from gradseal.proof import canonical, merkle, note, tiles
+from gradseal.errors import KeyFileError, MalformedBundle, UnknownKind
+from gradseal.proof import canonical, entries, files, merkle, note, tiles
 from gradseal.proof.checkpoint import Checkpoint
+from gradseal.proof.manifest import Manifest
 from vectors import make
 
 VECTORS = Path(make.__file__).parent
@@ -26,6 +27,7 @@ def vectors(name: str) -> Case:
 
 
 CANONICAL, MERKLE, NOTE, TILES = map(vectors, ("canonical.json", "merkle.json", "note.json", "tiles.json"))
+BUNDLE = vectors("bundle.json")
 
 
 def cases(items: list[Case]) -> list[ParameterSet]:
@@ -227,12 +229,66 @@ def test_tile_contents() -> None:
 
 def test_entries() -> None:
     for case in TILES["entries"]:
-        entries = [bytes.fromhex(entry) for entry in case["entries"]]
-        assert tiles.encode_entries(entries).hex() == case["bytes"]
-        assert tiles.decode_entries(bytes.fromhex(case["bytes"]), len(entries), where="v") == entries
+        contents = [bytes.fromhex(entry) for entry in case["entries"]]
+        assert tiles.encode_entries(contents).hex() == case["bytes"]
+        assert tiles.decode_entries(bytes.fromhex(case["bytes"]), len(contents), where="v") == contents
 
 
 @pytest.mark.parametrize("case", cases(TILES["invalid"]))
 def test_entries_that_are_none(case: Case) -> None:
     with pytest.raises(MalformedBundle):
         tiles.decode_entries(bytes.fromhex(case["bytes"]), case["count"], where="v")
+
+
+def test_a_manifest() -> None:
+    case = BUNDLE["manifest"]
+    data = bytes.fromhex(case["bytes"])
+    made = Manifest.decode(data)
+    assert json.loads(data) == case["json"]
+    assert (made.encode(), made.digest().hex(), made.origin) == (data, case["digest"], case["origin"])
+    assert made.digest() == sha256(b"\0" + data).digest()
+    steps = [made.plan.steps_of(segment) for segment in range(made.plan.segments)]
+    assert [[s.start, len(s)] for s in steps] == BUNDLE["segments"]
+
+
+def test_further_entries() -> None:
+    for case in BUNDLE["entries"]:
+        data = bytes.fromhex(case["bytes"])
+        assert entries.entry_from_bytes(data, where="v").encode() == data == canonical.encode(case["json"])
+
+
+def test_state_roots_and_seals() -> None:
+    for case in BUNDLE["states"]:
+        root = entries.state_root([bytes.fromhex(digest) for digest in case["digests"]])
+        assert root.hex() == case["root"]
+        for seal in case["seals"]:
+            key = note.VerificationKey.parse(seal["key"])
+            assert sha256(b"gradseal/seal-v1\n" + key.public + root).hexdigest() == seal["seal"]
+            assert entries.seal_of(key, root).hex() == seal["seal"]
+
+
+def test_losses_and_paths() -> None:
+    case = BUNDLE["losses"]
+    losses = entries.decode_losses(bytes.fromhex(case["bytes"]), len(case["floats"]), where="v")
+    assert [canonical.float_to_bits(x) for x in losses] == case["floats"]
+    digest = bytes.fromhex(BUNDLE["paths"]["digest"])
+    assert files.blob_path(digest) == BUNDLE["paths"]["blob"]
+    assert files.opening_path(digest) == BUNDLE["paths"]["opening"]
+
+
+@pytest.mark.parametrize("case", cases(BUNDLE["invalid"]["manifests"]))
+def test_manifests_that_are_none(case: Case) -> None:
+    with pytest.raises((MalformedBundle, UnknownKind)):
+        Manifest.decode(bytes.fromhex(case["bytes"]))
+
+
+@pytest.mark.parametrize("case", cases(BUNDLE["invalid"]["entries"]))
+def test_further_entries_that_are_none(case: Case) -> None:
+    with pytest.raises((MalformedBundle, UnknownKind)):
+        entries.entry_from_bytes(bytes.fromhex(case["bytes"]), where="v")
+
+
+@pytest.mark.parametrize("case", cases(BUNDLE["invalid"]["losses"]))
+def test_losses_that_are_none(case: Case) -> None:
+    with pytest.raises(MalformedBundle):
+        entries.decode_losses(bytes.fromhex(case["bytes"]), case["steps"], where="v")

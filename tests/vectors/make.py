@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gradseal.proof import canonical, merkle, note, tiles
+from gradseal.proof import canonical, entries, files, manifest, merkle, note, tiles
 from gradseal.proof.checkpoint import Checkpoint
 
 HERE = Path(__file__).parent
@@ -421,8 +421,8 @@ def log_tiles() -> Vectors:
     """docs/spec/log.md, section 2."""
     tree = merkle.Tree(merkle.leaf_hash(i.to_bytes(4, "big")) for i in range(70_000))
     places = [(0, 0, 256), (0, 1, 44), (0, 273, 112), (1, 0, 256), (1, 1, 17), (2, 0, 1), (63, 1234067, 256)]
-    entries = [b"", b"\x00", b"gradseal", bytes(range(256)) * 2]
-    encoded = tiles.encode_entries(entries)
+    contents = [b"", b"\x00", b"gradseal", bytes(range(256)) * 2]
+    encoded = tiles.encode_entries(contents)
     return {
         "about": (
             "paths: of a tile, and of the bundle of entries of the same index and width. layouts: for a tree "
@@ -456,7 +456,7 @@ def log_tiles() -> Vectors:
         "root": tree.root().hex(),
         "entries": [
             {"bytes": "", "entries": []},
-            {"bytes": encoded.hex(), "entries": [entry.hex() for entry in entries]},
+            {"bytes": encoded.hex(), "entries": [entry.hex() for entry in contents]},
         ],
         "invalid": [
             {"reason": "no bytes", "bytes": "", "count": 1},
@@ -486,7 +486,163 @@ def _source(source: str) -> Vectors:
     return {"source": source} if source else {}
 
 
+def bundle_entries() -> Vectors:
+    """docs/spec/bundle.md, sections 1, 3, 4 and 5."""
+    owner = note.SigningKey(name="example.com/owner", seed=bytes(32)).verification_key
+    other = note.SigningKey(name="example.com/other", seed=b"\x01" * 32).verification_key
+    made = _manifest(owner)
+    digests = [sha256(bytes([i])).digest() for i in range(3)]
+    losses = (0.5, -0.0, float("inf"), float("nan"))
+    return {
+        "about": (
+            "manifest: entry 0, its digest (leaf hash) and the log's origin. segments: the steps of each "
+            "segment of its plan. entries: further entries, as bytes and as JSON. states: tensor digests, "
+            "the root over them, and the seal of that root for each of two keys. losses: a blob and the "
+            "floats' bits. paths: of the blob with a digest and of the opening of a seal. invalid: "
+            "`manifests` must be refused as entry 0, `entries` as any later entry, `losses` as those of "
+            "`steps` steps."
+        ),
+        "manifest": {
+            "bytes": made.encode().hex(),
+            "json": json.loads(made.encode()),
+            "digest": made.digest().hex(),
+            "origin": made.origin,
+        },
+        "segments": [[s.start, len(s)] for s in map(made.plan.steps_of, range(made.plan.segments))],
+        "entries": [
+            {"bytes": entry.encode().hex(), "json": json.loads(entry.encode())}
+            for entry in (
+                entries.Initial(seal=bytes(32)),
+                entries.Segment(index=1, first_step=3, steps=3, seal=b"\x01" * 32, losses=b"\x02" * 32),
+                entries.Close(segments=3, weights=b"\x03" * 32),
+            )
+        ],
+        "states": [
+            {
+                "digests": [d.hex() for d in digests[:count]],
+                "root": entries.state_root(digests[:count]).hex(),
+                "seals": [
+                    {"key": str(key), "seal": entries.seal_of(key, entries.state_root(digests[:count])).hex()}
+                    for key in (owner, other)
+                ],
+            }
+            for count in range(4)
+        ],
+        "losses": {
+            "bytes": entries.encode_losses(losses).hex(),
+            "floats": [canonical.float_to_bits(x) for x in losses],
+        },
+        "paths": {
+            "digest": digests[0].hex(),
+            "blob": files.blob_path(digests[0]),
+            "opening": files.opening_path(digests[0]),
+        },
+        "invalid": {
+            "manifests": _invalid_manifests(made),
+            "entries": _invalid_entries(made),
+            "losses": [
+                {"reason": reason, "bytes": data.hex(), "steps": 2}
+                for reason, data in (
+                    ("a loss too few", b'["3ff0000000000000"]'),
+                    ("a loss too many", b"[" + b",".join([b'"3ff0000000000000"'] * 3) + b"]"),
+                    ("an object", b"{}"),
+                    ("a JSON number", b'["3ff0000000000000",1]'),
+                    ("upper case", b'["3FF0000000000000","3ff0000000000000"]'),
+                    ("white space", b'["3ff0000000000000", "3ff0000000000000"]'),
+                )
+            ],
+        },
+    }
+
+
+def _manifest(owner: note.VerificationKey) -> manifest.Manifest:
+    return manifest.Manifest(
+        owner=owner,
+        program=b"\x01" * 32,
+        initialisation=b"\x02" * 32,
+        data=manifest.Data(
+            root=b"\x03" * 32,
+            samples=10,
+            schema=b"\x04" * 32,
+            leaves=b"\x05" * 32,
+            shards=b"\x06" * 32,
+            shard_samples=4,
+        ),
+        plan=manifest.Plan(
+            steps=7,
+            every=3,
+            batch_size=4,
+            drop_last=False,
+            order="shuffled-v1",
+            collation="stack-v1",
+            seed=manifest.Seed(source="declared", value=b"\x07" * 32),
+        ),
+        arithmetic={"kind": "native"},
+        release=b"\x08" * 32,
+    )
+
+
+def _invalid_manifests(made: manifest.Manifest) -> list[Vectors]:
+    good = made.encode().decode()
+    changes = [
+        ("another kind", '"kind":"manifest"', '"kind":"segment"'),
+        ("an unknown format", '"format":"gradseal/1"', '"format":"gradseal/999"'),
+        ("an unknown order", "shuffled-v1", "shuffled-v999"),
+        ("an unknown source of the seed", "declared", "guessed"),
+        ("a missing field", '"drop_last":false,', ""),
+        ("an unknown field", '"kind":', '"extra":1,"kind":'),
+        ("a batch larger than the data", '"batch_size":4', '"batch_size":11'),
+        ("no steps", '"steps":7', '"steps":0'),
+        ("a segment over the limit", '"every":3', '"every":1048577'),
+        ("segments over the limit", '"every":3,"order":"shuffled-v1"', '"every":1,"order":"shuffled-v1"'),
+        ("a boolean as a number", '"drop_last":false', '"drop_last":0'),
+        ("a float", '"every":3', '"every":3.0'),
+        ("a key whose hash is not its own", "example.com/owner+", "example.com/owned+"),
+        ("a digest in upper case", "08" * 32, "0A" * 32),
+        ("a newline at the end", '"}', '"}\n'),
+    ]
+    cases = []
+    for reason, old, new in changes:
+        changed = new.join(good.rsplit(old, 1))
+        if reason == "segments over the limit":
+            changed = changed.replace('"steps":7', '"steps":16777217')
+        if changed == good:
+            raise AssertionError(f"{reason}: nothing was changed")
+        cases.append({"reason": reason, "bytes": changed.encode().hex()})
+    return cases
+
+
+def _invalid_entries(made: manifest.Manifest) -> list[Vectors]:
+    zeros = "00" * 32
+    cases: list[tuple[str, bytes]] = [
+        ("a second manifest", made.encode()),
+        ("an unknown kind", canonical.encode({"kind": "unknown"})),
+        ("no kind", canonical.encode({"seal": zeros})),
+        ("no object", b"[]"),
+        ("a short seal", canonical.encode({"kind": "initial", "seal": zeros[2:]})),
+        ("an unknown field", canonical.encode({"kind": "initial", "seal": zeros, "more": 1})),
+        ("a negative number", canonical.encode({"kind": "close", "segments": -1, "weights": zeros})),
+        ("a missing field", canonical.encode({"kind": "close", "segments": 1})),
+        ("keys out of order", b'{"weights":"%s","segments":1,"kind":"close"}' % zeros.encode()),
+        (
+            "no steps",
+            canonical.encode(
+                {
+                    "kind": "segment",
+                    "index": 0,
+                    "first_step": 0,
+                    "steps": 0,
+                    "seal": zeros,
+                    "losses": zeros,
+                }
+            ),
+        ),
+    ]
+    return [{"reason": reason, "bytes": data.hex()} for reason, data in cases]
+
+
 FILES: dict[str, Callable[[], Vectors]] = {
+    "bundle.json": bundle_entries,
     "canonical.json": canonical_json,
     "merkle.json": merkle_tree,
     "note.json": signed_notes,

@@ -8,92 +8,141 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.text import Text
 
 from gradseal.cli.key import write_key
-from gradseal.cli.main import BROKEN, REJECTED
+from gradseal.cli.main import REJECTED
+from gradseal.cli.output import make_new_directory
 from gradseal.cli.watching import Watcher
 from gradseal.proof.note import SigningKey, VerificationKey
-from gradseal.report.terminal import render, save_page
-from gradseal.verify.verdict import Finding, Outcome, Result, Verdict
-from gradseal.verify.verifier import verify
+from gradseal.report.page import outcomes_table, save_page, section, verdict_section
+from gradseal.report.terminal import OUTCOME_STYLE, print_verdict, say
+from gradseal.report.words import finding_text, finite
+from gradseal.verify.verdict import ClaimName, Outcome, Result, Status, Verdict
 
-
-@click.command(name="demo")
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="A new directory for all that it makes."
+_RECORDED = (
+    "A small convolutional net learns to read scikit-learn's handwritten digits. Before the first step, "
+    "data, program and plan are written into a log; then the state after each five steps is sealed there."
 )
-@click.option("--steps", type=click.IntRange(min=10), help="Train for fewer steps than the recipe's 600.")
+_VERIFIED = (
+    "The verifier has the bundle and the owner's public key. It runs none of the owner's code: it checks "
+    "every digest, makes the first weights anew from the seed, and computes every step again."
+)
+_TAMPERED = (
+    "Each copy is changed in one way: by a stranger, by a thief with a key of his own, or by the owner "
+    "himself, who can sign anything again. Each must be rejected, by a finding that says what and where."
+)
+_PROMISED = [name for name in ClaimName if name is not ClaimName.PRECEDENCE]
+
+
+@click.command(name="demo", epilog="\b\nExample:\n  gradseal demo --out demo")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIRECTORY",
+    help="A new or empty directory for all that it makes.",
+)
+@click.option("--steps", type=click.IntRange(min=10), help="Train for another number of steps than 600.")
 def command(out: Path, steps: int | None) -> None:
     """Record a real run, verify it in full, and see tampered copies of it rejected.
 
-    Trains a convolutional net on scikit-learn's digits. Writes key, bundle, verdict.json and report.html to OUT.
+    Writes a key, a bundle, verdict.json and report.html to DIRECTORY.
+
+    Exit status: 0 if the run is accepted and every tampered copy rejected, 1 if not, 2 for an error.
     """
-    if out.exists() and any(out.iterdir()):
-        click.echo(f"error: {out} is not empty; name another directory", err=True)
-        sys.exit(BROKEN)
-    out.mkdir(parents=True, exist_ok=True)
+    make_new_directory(out)
     console = Console()
     owner = SigningKey.generate("demo.example/owner")
     write_key(out / "key", owner)
-    _record(out / "bundle", owner, steps, console)
-    verdict = _verify(out / "bundle", owner.verification_key, console)
-    (out / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=2) + "\n", encoding="utf-8")
-    tampered, missed = _tamper(out, owner, console)
-    save_page([render(verdict), Group(*tampered)], out / "report.html", "Gradseal: a recorded run, verified")
-    console.print(f"\nopen {out / 'report.html'} to read this again; the bundle is {out / 'bundle'}")
-    if verdict.outcome is not Outcome.ACCEPTED or missed:
+    recorded = _record(out, owner, steps, console)
+    verdict = _verify(out, owner.verification_key, console)
+    tampered = _tamper(out, owner, console)
+    (out / "verdict.json").write_text(
+        json.dumps(finite(verdict.to_json()), indent=2) + "\n", encoding="utf-8"
+    )
+    save_page(
+        out / "report.html",
+        "Gradseal: a recorded run, verified",
+        [
+            section("1. A real run is recorded", [_RECORDED, recorded]),
+            verdict_section("2. It is verified in full", verdict),
+            section("3. Tampered copies are rejected", [_TAMPERED]),
+            outcomes_table([(name, v.outcome, [done, f"found: {_found(v)}"]) for name, done, v in tampered]),
+        ],
+    )
+    say(f"\nkey      {out / 'key'}\nbundle   {out / 'bundle'}", console)
+    say(f"verdict  {out / 'verdict.json'}\nreport   {out / 'report.html'}  (open it in a browser)", console)
+    if not _as_promised(verdict, [v for _, _, v in tampered]):
+        click.echo("error: this is not what the demo promises", err=True)
         sys.exit(REJECTED)
 
 
-def _record(bundle: Path, owner: SigningKey, steps: int | None, console: Console) -> None:
+def _record(out: Path, owner: SigningKey, steps: int | None, console: Console) -> str:
+    _announce("1. A real run is recorded", _RECORDED, console)
     import torch
 
     from gradseal.cli.training import train
     from gradseal.recipes.recipe import load_recipe
 
     torch.set_num_threads(1)
-    console.rule("1. A real run is recorded")
-    said = train(load_recipe("digits"), bundle, owner, steps=steps, progress=None)
-    console.print(f"{said}\nevery segment's end is sealed in a log signed by {owner.verification_key}")
+    said = train(load_recipe("digits"), out / "bundle", owner, steps=steps)
+    say(said, console)
+    return said
 
 
-def _verify(bundle: Path, key: VerificationKey, console: Console) -> Verdict:
-    console.rule("2. It is verified in full, without its code")
-    with Watcher(shown=sys.stderr.isatty()) as watcher:
-        verdict = verify(bundle, keys=[key], progress=watcher.update)
-    console.print(render(verdict))
+def _verify(out: Path, key: VerificationKey, console: Console) -> Verdict:
+    _announce("2. It is verified in full", _VERIFIED, console)
+    verdict = _verified(out / "bundle", key)
+    print_verdict(verdict, console)
     return verdict
 
 
-def _tamper(out: Path, owner: SigningKey, console: Console) -> tuple[list[RenderableType], int]:
-    """Verifies each tampered copy; returns what was printed, and how many were not rejected."""
+def _tamper(out: Path, owner: SigningKey, console: Console) -> list[tuple[str, str, Verdict]]:
+    """Verifies each tampered copy; returns what was touched, what was done, and the verdict."""
     from gradseal.attacks.tampering import TAMPERINGS, copy_bundle
 
-    console.rule("3. Tampered copies are rejected")
-    lines: list[RenderableType] = []
-    missed = 0
+    _announce("3. Tampered copies are rejected", _TAMPERED, console)
+    tampered = []
     for name, tamper in TAMPERINGS.items():
-        done = tamper(copy_bundle(out / "bundle", out / "tampered", owner))
-        verdict = verify(out / "tampered", keys=[owner.verification_key])
-        missed += verdict.outcome is not Outcome.REJECTED
-        lines.append(_tampered_line(name, done, verdict))
-        console.print(lines[-1])
-        shutil.rmtree(out / "tampered")
-    return lines, missed
+        copy = out / "tampered"
+        try:
+            done = tamper(copy_bundle(out / "bundle", copy, owner))
+            verdict = _verified(copy, owner.verification_key)
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+        tampered.append((name, done, verdict))
+        line = Text(verdict.outcome.value, style=OUTCOME_STYLE[verdict.outcome])
+        line.append(f"  {name}: ", style="bold").append(
+            f"{done}\n          found: {_found(verdict)}", style=""
+        )
+        say(line, console)
+    rejected = sum(v.outcome is Outcome.REJECTED for _, _, v in tampered)
+    say(f"{rejected} of {len(tampered)} tampered copies were rejected", console)
+    return tampered
 
 
-def _tampered_line(name: str, done: str, verdict: Verdict) -> Text:
-    style = "bold red" if verdict.outcome is Outcome.REJECTED else "bold yellow"
-    line = (
-        Text(verdict.outcome.value, style=style)
-        .append(f"  {name}: ", style="bold")
-        .append(done, style="default")
+def _verified(bundle: Path, key: VerificationKey) -> Verdict:
+    from gradseal.verify.verifier import verify
+
+    with Watcher(shown=sys.stderr.isatty()) as watcher:
+        return verify(bundle, keys=[key], progress=watcher.update)
+
+
+def _as_promised(verdict: Verdict, tampered: list[Verdict]) -> bool:
+    return (
+        verdict.outcome is Outcome.ACCEPTED
+        and all(verdict.claims[name].status is Status.SHOWN for name in _PROMISED)
+        and all(v.outcome is Outcome.REJECTED for v in tampered)
     )
-    return line.append(f"\n          found: {_first_refuted(verdict)}", style="dim")
 
 
-def _first_refuted(verdict: Verdict) -> str:
-    refuted: list[Finding] = [f for f in verdict.findings if f.result is Result.REFUTED]
-    return f"{refuted[0].where}: {refuted[0].message}" if refuted else "none"
+def _announce(heading: str, words: str, console: Console) -> None:
+    console.print(f"\n{heading}\n", style="bold", highlight=False)
+    console.print(f"{words}\n", highlight=False)
+
+
+def _found(verdict: Verdict) -> str:
+    refuted = [f for f in verdict.findings if f.result is Result.REFUTED]
+    return finding_text(refuted[0]) if refuted else "nothing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -12,12 +13,14 @@ from gradseal.proof.note import SigningKey, name_fault
 from gradseal.record.keys import load_signer
 
 
-@click.group(name="key")
+@click.group(
+    name="key", epilog="\b\nExample:\n  gradseal key new owner.key --name example.org/models > owner.pub"
+)
 def command() -> None:
     """Make a signing key, or show its public half."""
 
 
-@command.command()
+@command.command(epilog="\b\nExample:\n  gradseal key new owner.key --name example.org/models > owner.pub")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--name", required=True, help="Whose key it is, such as example.org/models; part of every signature."
@@ -25,16 +28,18 @@ def command() -> None:
 def new(file: Path, name: str) -> None:
     """Make an Ed25519 signing key in FILE, and print its public half.
 
-    Keep FILE secret; give out the printed line, which verifiers pin with --key.
+    FILE must not exist; only you will be able to read it. Keep it secret, and give out the printed
+    line, which verifiers pin with --key.
     """
     if fault := name_fault(name):
         raise click.BadParameter(fault, param_hint="--name")
     key = SigningKey.generate(name)
     write_key(file, key)
+    click.echo(f"{file} holds the secret signing key; its public half is:", err=True)
     click.echo(str(key.verification_key))
 
 
-@command.command()
+@command.command(epilog="\b\nExample:\n  gradseal key show owner.key")
 @click.argument("file", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
     """Print the public half of the signing key in FILE."""
@@ -49,7 +54,16 @@ def write_key(file: Path, key: SigningKey) -> None:
     """
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as e:
+        raise KeyFileError(
+            "the file exists, and a key is never overwritten", where=str(file), advice="name another file"
+        ) from e
     except OSError as e:
         raise KeyFileError(f"no key can be written there: {e.strerror}", where=str(file)) from e
-    with os.fdopen(descriptor, "w", encoding="ascii") as out:
-        out.write(key.encode() + "\n")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            out.write(key.encode() + "\n")
+    except OSError as e:
+        with suppress(OSError):
+            file.unlink()
+        raise KeyFileError(f"no key can be written there: {e.strerror}", where=str(file)) from e

@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
 
 import click
 
+from gradseal.cli.output import make_new_directory
+from gradseal.recipes.recipe import RECIPES, known_recipe
 from gradseal.record.keys import load_signer
 
+_LISTED = "\n".join(f"  {name}  {what}" for name, what in RECIPES.items())
 
-@click.command(name="record")
+
+@click.command(
+    name="record",
+    epilog=f"\b\nRecipes:\n{_LISTED}\n\n\b\nExample:\n"
+    "  gradseal record digits --out runs/digits --key owner.key",
+)
 @click.argument("recipe")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The bundle to write; a new directory."
+    "--out", required=True, metavar="BUNDLE", help="The bundle to write: a new or empty directory, or a URL."
 )
 @click.option(
-    "--key",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The owner's signing key (gradseal key new FILE).",
+    "--key", required=True, metavar="FILE", help="The owner's signing key, made by gradseal key new FILE."
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Optimizer updates; the recipe's own number by default."
+    "--steps", type=click.IntRange(min=1), help="Optimizer updates; by default the recipe's own number."
 )
 @click.option(
-    "--every", type=click.IntRange(min=1), help="Steps in a segment; the recipe's own number by default."
+    "--every", type=click.IntRange(min=1), help="Steps in a segment; by default the recipe's own number."
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples in a batch; the recipe's own by default."
+    "--batch-size", type=click.IntRange(min=1), help="Samples in a batch; by default the recipe's own number."
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), help="A number to derive all randomness from; fresh by default."
+    "--seed",
+    type=click.IntRange(0, (1 << 256) - 1),
+    metavar="NUMBER",
+    help="What all randomness derives from; by default fresh.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of an operator."
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Threads of an operator; a verifier will need as many.",
 )
 def command(
     recipe: str,
-    out: Path,
-    key: Path,
+    out: str,
+    key: str,
     steps: int | None,
     every: int | None,
     batch_size: int | None,
@@ -47,24 +59,23 @@ def command(
 ) -> None:
     """Train RECIPE and record the training as a bundle.
 
-    Recipes: digits.
+    To record a training of your own, call gradseal.record in your script.
     """
     signer = load_signer(key)
+    known_recipe(recipe)
+    make_new_directory(out)
     import torch
 
     from gradseal.cli.training import train
     from gradseal.recipes.recipe import load_recipe
 
     torch.set_num_threads(threads)
-    said = train(
-        load_recipe(recipe),
-        out,
-        signer,
-        steps=steps,
-        every=every,
-        batch_size=batch_size,
-        seed=seed,
-        progress=None,
-    )
+    try:
+        said = train(
+            load_recipe(recipe), out, signer, steps=steps, every=every, batch_size=batch_size, seed=seed
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\n{out} stays unfinished; no verifier takes it for whole", err=True)
+        raise
     click.echo(f"{out}: {said}")
-    click.echo(f"verify it with: gradseal verify {out} --key {signer.verification_key}")
+    click.echo(f"verify it with:\n  gradseal verify {shlex.quote(out)} --key {signer.verification_key}")

@@ -12,16 +12,15 @@ from gradseal.record.recorder import record
 
 def train(
     recipe: Recipe,
-    out: Path,
+    out: str | Path,
     signer: Signer,
     *,
     steps: int | None = None,
     every: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
-    progress: bool | None = None,
 ) -> str:
-    """Trains a recipe under record; returns a sentence on what came of it."""
+    """Trains a recipe under record, with progress where a person watches; says what came of it."""
     with initialise():
         model = recipe.build()
     with record(
@@ -35,7 +34,6 @@ def train(
         every=every or recipe.every,
         key=signer,
         seed=seed,
-        progress=progress,
     ) as run:
         for batch in run:
             run.step(batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,22 +12,37 @@ from rich.console import Console
 
 from gradseal.cli.main import ACCEPTED, INCONCLUSIVE, REJECTED
 from gradseal.cli.watching import Watcher
+from gradseal.errors import KeyFileError
 from gradseal.proof.note import VerificationKey
 from gradseal.report.terminal import print_verdict
+from gradseal.report.words import finite
 from gradseal.verify.policy import POLICIES, Policy
 from gradseal.verify.verdict import ClaimName, Outcome
-from gradseal.verify.verifier import verify
 
 _STATUS = {Outcome.ACCEPTED: ACCEPTED, Outcome.REJECTED: REJECTED, Outcome.INCONCLUSIVE: INCONCLUSIVE}
+_MAX_KEY_FILE_BYTES = 4096
 
 
-@click.command(name="verify")
+@click.command(
+    name="verify",
+    epilog="\b\nExamples:\n"
+    "  gradseal verify runs/digits --key owner.pub\n"
+    "  gradseal verify runs/digits --key owner.pub --policy standard --json",
+)
 @click.argument("bundle")
 @click.option(
-    "--policy", type=click.Choice(list(POLICIES)), default="full", show_default=True, help="What to spend."
+    "--policy",
+    type=click.Choice(list(POLICIES)),
+    default="full",
+    show_default=True,
+    help="What to demand and to spend.",
 )
 @click.option(
-    "--key", "keys", multiple=True, metavar="KEY", help="The owner's public key, or a file that holds it."
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    help="The owner's public key, or a file that holds it; with several, any of them will do.",
 )
 @click.option(
     "--require",
@@ -34,12 +50,19 @@ _STATUS = {Outcome.ACCEPTED: ACCEPTED, Outcome.REJECTED: REJECTED, Outcome.INCON
     metavar="CLAIM[=STATUS]",
     help="A claim that must be shown (or =supported), in place of the policy's own demands; may be repeated.",
 )
-@click.option("--free-bytes", type=click.IntRange(min=0), help="The cap on bytes that no rule derives.")
 @click.option(
-    "--weights", type=click.Path(path_type=Path), help="A safetensors file that must hold the result."
+    "--free-bytes",
+    type=click.IntRange(min=0),
+    help="The cap on bytes that no rule derives; by default 1024.",
 )
-@click.option("--draw", metavar="HEX", help="The draw of an earlier verdict, to repeat it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A safetensors file that must hold the run's last state.",
+)
+@click.option("--draw", metavar="HEX", help="The draw of an earlier verdict, to replay the same segments.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for an error too.")
 def command(
     bundle: str,
     policy: str,
@@ -57,17 +80,15 @@ def command(
 
     Exit status: 0 accepted, 1 rejected, 2 not a bundle or wrong usage, 3 inconclusive.
     """
+    demanded, drawn = _policy(policy, require, free_bytes), _draw(draw)
+    pinned = [read_public_key(key) for key in keys]
+    # Loads torch, and so comes after all that can be wrong with the arguments.
+    from gradseal.verify.verifier import verify
+
     with Watcher(shown=sys.stderr.isatty()) as watcher:
-        verdict = verify(
-            bundle,
-            _policy(policy, require, free_bytes),
-            keys=[read_public_key(key) for key in keys],
-            weights=weights,
-            draw=_draw(draw),
-            progress=watcher.update,
-        )
+        verdict = verify(bundle, demanded, keys=pinned, weights=weights, draw=drawn, progress=watcher.update)
     if as_json:
-        click.echo(json.dumps(verdict.to_json(), indent=2))
+        click.echo(json.dumps(finite(verdict.to_json()), indent=2))
     else:
         print_verdict(verdict, Console())
     sys.exit(_STATUS[verdict.outcome])
@@ -80,28 +101,40 @@ def read_public_key(text: str) -> VerificationKey:
         KeyFileError: It is neither.
     """
     path = Path(text)
-    if "+" not in text and path.is_file():
-        with open(path, "rb") as file:
-            text = file.read(4096).decode("utf-8", errors="replace").strip()
-    from gradseal.errors import KeyFileError, MalformedBundle
-
+    where = "--key"
     try:
-        return VerificationKey.parse(text, where="--key")
-    except MalformedBundle as e:
+        if path.is_file():
+            where = text
+            with open(path, "rb") as file:
+                text = file.read(_MAX_KEY_FILE_BYTES).decode("utf-8", errors="replace").strip()
+    except OSError as e:
+        raise KeyFileError(f"cannot be read: {e.strerror}", where=where) from e
+    if text.startswith("PRIVATE+KEY+"):
         raise KeyFileError(
-            e.message, where="--key", advice="give the line that `gradseal key show` prints"
+            "a signing key; verifying needs its public half",
+            where=where,
+            advice="give what `gradseal key show FILE` prints",
+        )
+    try:
+        return VerificationKey.parse(text, where=where)
+    except KeyFileError as e:
+        message = (
+            e.message if where != "--key" or "+" in text else f"neither a public key nor a file: {text!r}"
+        )
+        raise KeyFileError(
+            message,
+            where=where,
+            advice="give the line that `gradseal key new` printed, or a file that holds it",
         ) from e
 
 
 def _policy(name: str, require: tuple[str, ...], free_bytes: int | None) -> Policy:
-    from dataclasses import replace
-
     policy = Policy.named(name)
     if free_bytes is not None:
         policy = replace(policy, free_bytes=free_bytes)
     if not require:
         return policy
-    demanded = dict((item.partition("=")[0], item.partition("=")[2] or "shown") for item in require)
+    demanded = {claim: status or "shown" for claim, _, status in (item.partition("=") for item in require)}
     for claim, status in demanded.items():
         if claim not in list(ClaimName) or status not in ("shown", "supported"):
             raise click.BadParameter(

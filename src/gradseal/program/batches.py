@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradseal.errors import CaptureError
+from gradseal.errors import CaptureError, CorruptBlob
 from gradseal.program.memory import dtype_name, to_bytes
 from gradseal.program.samples import SampleSchema, Tree, flatten
 from gradseal.program.tensors import ITEM_SIZE_BYTES, TensorSpec
+
+_NUMPY_DTYPES = tuple(np.dtype(name) for name in ITEM_SIZE_BYTES if name != "bfloat16")
 
 RULE = "stack-v1"
 """The name of the one rule by which samples become a batch."""
@@ -48,14 +50,25 @@ def encode_sample(schema: SampleSchema, sample: Any, index: int) -> bytes:
 
 
 def collate(schema: SampleSchema, samples: Sequence[bytes], device: torch.device) -> list[torch.Tensor]:
-    """The leaves of the batch of `samples`, each of shape (samples, *field shape), on `device`."""
+    """The leaves of the batch of `samples`, each of shape (samples, *field shape), on `device`.
+
+    Raises:
+        CorruptBlob: A sample has another size than the schema, or a truth value that is neither 0 nor 1.
+    """
+    if any(len(sample) != schema.size_bytes for sample in samples):
+        raise CorruptBlob(f"a sample that has not {schema.size_bytes} bytes", where="batch")
     rows = torch.frombuffer(bytearray(b"".join(samples)), dtype=torch.uint8).view(
         len(samples), schema.size_bytes
     )
     leaves, offset = [], 0
     for field in schema.fields:
-        part = rows[:, offset : offset + field.size_bytes].contiguous().flatten()
+        # A copy even of one sample, so that the field begins where its element type may.
+        part = (
+            rows[:, offset : offset + field.size_bytes].clone(memory_format=torch.contiguous_format).flatten()
+        )
         dtype: torch.dtype = getattr(torch, field.dtype)
+        if dtype is torch.bool and part.numel() and int(part.max()) > 1:
+            raise CorruptBlob("a truth value that is neither 0 nor 1", where=f"field {field.name}")
         leaves.append(part.view(dtype).view(len(samples), *field.shape).to(device))
         offset += field.size_bytes
     return leaves
@@ -66,6 +79,12 @@ def _tree_of(value: Any, name: str) -> Tree:
         if not all(isinstance(key, str) for key in value):
             raise CaptureError("a dict with keys that are not texts", where=f"data[0]{_at(name)}")
         return ("dict", tuple(_tree_of(v, _below(name, k)) for k, v in value.items()), tuple(value))
+    if hasattr(value, "_fields"):
+        raise CaptureError(
+            "a named tuple, whose class a batch would not have",
+            where=f"data[0]{_at(name)}",
+            advice="return a dict or a plain tuple from the data set",
+        )
     if isinstance(value, tuple | list):
         parts = tuple(_tree_of(v, _below(name, str(i))) for i, v in enumerate(value))
         return ("tuple" if isinstance(value, tuple) else "list", parts, ())
@@ -94,12 +113,15 @@ def _tensor_of(value: Any, where: str) -> torch.Tensor:
         if value.layout != torch.strided:
             raise CaptureError("a sparse tensor has no encoding", where=where)
         return value
-    if isinstance(value, bool | int):
+    if isinstance(value, bool):
+        return torch.tensor(value)
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
         return torch.tensor(value)
     if isinstance(value, float):
         return torch.tensor(value, dtype=torch.float64)
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
-        return torch.as_tensor(np.ascontiguousarray(value).reshape(value.shape))
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.newbyteorder("=") in _NUMPY_DTYPES:
+        # A copy: torch takes neither read-only memory nor another order of bytes.
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C", ndmin=0))
     raise CaptureError(
         f"a sample holds a {type(value).__name__}, not a tensor or a number",
         where=where,

@@ -29,6 +29,8 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from gradseal.errors import CaptureError
 from gradseal.program.graph import Argument, Graph, Input, Named, Node, Ref, without_dead_values
+from gradseal.program.interpret import overload
+from gradseal.program.memory import to_bytes
 from gradseal.program.operators import ADVICE, GETITEM, OPERATORS
 from gradseal.program.samples import SampleSchema
 
@@ -40,6 +42,15 @@ _MEMORY_FORMATS = {
     torch.channels_last: "channels_last",
     torch.channels_last_3d: "channels_last_3d",
 }
+_FOREIGN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
 
 
@@ -98,10 +109,11 @@ def capture(
         CaptureError: Something in it cannot be a program; names the module or operator.
     """
     first, constants = _capture_once(model, loss, trained, schema, batch)
-    again, _ = _capture_once(model, loss, trained, schema, batch)
-    if first.encode() != again.encode():
+    again, others = _capture_once(model, loss, trained, schema, batch)
+    difference = _first_difference(first, again) or _different_constant(constants, others)
+    if difference:
         raise CaptureError(
-            f"the loss traced twice gave two programs: {_first_difference(first, again)}",
+            f"the loss traced twice gave two programs: {difference}",
             where="loss",
             advice="use torch's own randomness in the forward pass, not Python's or NumPy's, and no counters",
         )
@@ -119,6 +131,7 @@ def _capture_once(
     ]
     fake_buffers = [mode.from_tensor(b) for b in buffers.values()]
     fake_batch = [mode.from_tensor(t) for t in batch]
+    kept = {n: p.grad for n, p in parameters.items()}
     reached: list[bool] = []
 
     def step(
@@ -133,7 +146,25 @@ def _capture_once(
         for name, parameter in by_name.items():
             if swapped[name] is not parameter or parameter._version != 0:
                 raise CaptureError("the forward pass changes a parameter", where=f"model.{name}")
-        gradients = torch.autograd.grad(value, [by_name[n] for n in trained], allow_unused=True)
+        for name, buffer in buffers.items():
+            if (swapped[name].shape, swapped[name].dtype) != (buffer.shape, buffer.dtype):
+                raise CaptureError(
+                    "the forward pass changes a buffer's shape or element type", where=f"model.{name}"
+                )
+        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
+            value, [by_name[n] for n in trained], allow_unused=True
+        )
+        # Reentrant checkpointing calls backward inside backward, which adds to the model's own gradients.
+        if any(p.grad is not kept[n] for n, p in parameters.items()):
+            for name, parameter in parameters.items():
+                parameter.grad = kept[name]
+            raise CaptureError(
+                "the backward pass runs another one inside",
+                where="loss",
+                advice="turn off activation checkpointing for recording",
+            )
+        if all(gradient is None for gradient in gradients):
+            raise CaptureError("the loss depends on no trained parameter", where="loss")
         reached[:] = [g is not None for g in gradients]
         return [value, *(g for g in gradients if g is not None), *(swapped[name] for name in buffers)]
 
@@ -152,6 +183,7 @@ def _capture_once(
     reader = _Reader(traced, inputs, modules)
     graph = reader.graph(outputs)
     _check_constants(reader.constants, {**parameters, **buffers})
+    _check_writes(graph)
     return without_dead_values(graph), tuple(reader.constants)
 
 
@@ -173,9 +205,32 @@ def _check_constants(constants: Sequence[torch.Tensor], state: dict[str, torch.T
             raise CaptureError(
                 "a parameter or buffer would be baked into the program as a constant",
                 where=f"model.{owner}",
-                advice="activation checkpointing does this, and so does keeping a second reference to a parameter "
-                "outside the module; turn it off for recording",
+                advice="activation checkpointing does this, and so does keeping a second reference to a "
+                "parameter outside the module; turn it off for recording",
             )
+
+
+def _check_writes(graph: Graph) -> None:
+    """Refuses a program that changes in place what is not its own."""
+    root: dict[int, int] = {n: n for n in range(len(graph.inputs))}
+    for number, node in enumerate(graph.nodes, len(graph.inputs)):
+        if node.operator == GETITEM or not (node.args and isinstance(node.args[0], Ref)):
+            continue
+        schema = overload(node.operator)._schema
+        owner = root.get(node.args[0].value)
+        alias = schema.arguments[0].alias_info
+        if owner is None or alias is None:
+            continue
+        if alias.is_write:
+            raise CaptureError(
+                f"the forward pass changes {_INPUTS[graph.inputs[owner].kind]} in place, by {node.operator}",
+                where=str(graph.inputs[owner].key) if graph.inputs[owner].kind == "state" else "loss",
+                advice="change a clone of it; what must outlive a step is a buffer (register_buffer)",
+            )
+        root[number] = owner
+
+
+_INPUTS = {"state": "a parameter", "batch": "the batch", "constant": "a tensor that is no buffer"}
 
 
 class _ModuleStack:
@@ -238,7 +293,7 @@ def _errors_named(modules: _ModuleStack) -> Iterator[None]:
             where=modules.current,
             advice=ADVICE["aten._local_scalar_dense.default"],
         ) from e
-    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as e:
+    except _FOREIGN as e:
         raise CaptureError(
             f"cannot be traced: {_one_line(e)}", where=modules.current, advice=_advice(e)
         ) from e
@@ -368,7 +423,17 @@ def _argument(value: Any, number_of: dict[FxNode, int], operator: str) -> Argume
 
 
 def _first_difference(first: Graph, second: Graph) -> str:
+    """What differs, by encoded bytes, since NaN is not equal to itself; empty if nothing does."""
+    if first.encode() == second.encode():
+        return ""
     for number, (a, b) in enumerate(zip(first.nodes, second.nodes, strict=False)):
-        if a != b:
+        if a.encode() != b.encode():
             return f"node {number} is {a.operator} once and {b.operator} once, or has other arguments"
     return f"{len(first.nodes)} operators once and {len(second.nodes)} once"
+
+
+def _different_constant(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> str:
+    for number, (a, b) in enumerate(zip(first, second, strict=True)):
+        if (a.shape, a.dtype, to_bytes(a)) != (b.shape, b.dtype, to_bytes(b)):
+            return f"constant {number} is another tensor each time"
+    return ""

@@ -1,6 +1,7 @@
 """From a `torch.optim` optimizer to an optimizer by name.
 
-Only what is replayed to the bit is taken; an option that Gradseal's own code does not have is refused by name.
+Only what is replayed to the bit is taken; an option that Gradseal's own code does not have is refused by
+name.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A graph takes the parameters, the buffers, the batch and the constants, and gives the loss, the gradients and
 the buffers' new values. It is data: parsing one runs nothing, and a name outside the closed list of
-`operators` is refused here, before any tensor exists. Knows no torch; `interpret` runs it, `capture` makes it.
-Format: docs/spec/program.md, section 3.
+`operators` is refused here, before any tensor exists. Knows no torch; `capture` makes graphs, `interpret`
+runs them. Format: docs/spec/program.md, section 3.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from typing import TypeAlias, cast
 
 from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.program.operators import GETITEM, OPERATORS, REMOVABLE
-from gradseal.proof.canonical import Json, decode, encode, float_from_bits, float_to_bits
+from gradseal.proof.canonical import (
+    Json,
+    decode,
+    encode,
+    float_from_bits,
+    float_to_bits,
+    integer_from_json,
+    integer_to_json,
+)
 from gradseal.proof.fields import Fields
 
 FORMAT = "gradseal/graph-v1"
@@ -27,9 +35,9 @@ MAX_EXACT_INTEGER = (1 << 53) - 1
 
 NAMED: Mapping[str, frozenset[str]] = {
     "dtype": frozenset(
-        "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split(),
+        ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"],
     ),
-    "memory_format": frozenset("contiguous preserve channels_last channels_last_3d".split()),
+    "memory_format": frozenset(["contiguous", "preserve", "channels_last", "channels_last_3d"]),
     "layout": frozenset(["strided"]),
     "device": frozenset(["run"]),
 }
@@ -51,7 +59,7 @@ class Named:
     name: str
 
 
-Argument: TypeAlias = "None | bool | int | float | str | Ref | Named | tuple[Argument, ...]"
+Argument: TypeAlias = "bool | int | float | str | Ref | Named | tuple[Argument, ...] | None"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,10 @@ class Node:
         """The values it reads, in order, with repetition."""
         for argument in (*self.args, *self.kwargs.values()):
             yield from _references(argument)
+
+    def encode(self) -> bytes:
+        """Its canonical bytes, in which NaN equals NaN, and 1, 1.0 and true differ."""
+        return encode(_node_to_json(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +226,7 @@ def _argument_to_json(argument: Argument) -> Json:
         case bool() | None | str():
             return argument
         case int():
-            return argument if abs(argument) <= MAX_EXACT_INTEGER else {"int": str(argument)}
+            return argument if abs(argument) <= MAX_EXACT_INTEGER else {"int": integer_to_json(argument)}
         case float():
             return {"float": float_to_bits(argument)}
         case tuple():
@@ -266,7 +278,7 @@ def _argument_from_json(value: Json, limit: int, depth: int, where: str) -> Argu
         if len(value) > MAX_LIST or depth >= MAX_NESTING:
             raise MalformedBundle("a list argument too long or too deep", where=where)
         return tuple(_argument_from_json(v, limit, depth + 1, where) for v in value)
-    if isinstance(value, dict) and len(value) == 1:
+    if len(value) == 1:
         return _tagged_from_json(*next(iter(value.items())), limit, where)
     raise MalformedBundle("not an argument", where=where)
 
@@ -288,19 +300,17 @@ def _tagged_from_json(kind: str, value: Json, limit: int, where: str) -> Argumen
 
 
 def _large_integer(value: Json, where: str) -> int:
-    if isinstance(value, str) and len(value) <= 20 and value.removeprefix("-").isascii():
-        digits = value.removeprefix("-")
-        if digits.isdigit() and MAX_EXACT_INTEGER < int(digits) < 1 << 64 and str(int(value)) == value:
-            return int(value)
-    raise MalformedBundle("not a large integer", where=where)
+    if not isinstance(value, str):
+        raise MalformedBundle("a large integer that is not a text", where=where)
+    return integer_from_json(value, where=where)
 
 
 def _input_from_json(value: Json, where: str) -> Input:
     match value:
         case ["state", str(name)]:
             return Input(kind="state", key=name)
-        case ["batch" | "constant" as kind, int(index)] if not isinstance(index, bool) and index >= 0:
-            return Input(kind=cast(str, kind), key=index)
+        case [("batch" | "constant") as kind, int(index)] if not isinstance(value[1], bool) and index >= 0:
+            return Input(kind=str(kind), key=index)
     raise MalformedBundle("an input is a state tensor, a batch leaf or a constant", where=f"{where}: inputs")
 
 

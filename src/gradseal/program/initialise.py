@@ -20,11 +20,13 @@ import xxhash
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gradseal.errors import MalformedBundle
 from gradseal.program.memory import dtype_name, to_bytes
 from gradseal.program.rules import Normal, Rule, TruncatedNormal, Uniform, constant_of, explain, fans_of
 from gradseal.program.tensors import TensorSpec
 
 _ATEN = torch.ops.aten
+_weak: Callable[[torch.UntypedStorage], Any] = StorageWeakRef  # which has no types of its own
 _Fill = tuple[str, tuple[float, ...]]
 
 
@@ -32,7 +34,7 @@ _Fill = tuple[str, tuple[float, ...]]
 class _Noted:
     """A fill, the memory it filled, and, once watching ended, what that memory then held."""
 
-    storage: StorageWeakRef
+    storage: Any
     fill: _Fill
     fingerprint: int = 0
 
@@ -50,8 +52,8 @@ def initialise() -> Iterator[None]:
         with gradseal.initialise():
             model = Net()
 
-    Whatever is done to a parameter afterwards (loading weights, scaling) makes it *given*: it keeps its bytes,
-    they are sealed, and the claim *initialisation* is not shown.
+    Whatever is done to a parameter afterwards (loading weights, scaling) makes it *given*: it keeps its
+    bytes, they are sealed, and the claim *initialisation* is not shown.
     """
     watch = _Watch()
     with _truncated_normals_named(watch), watch:
@@ -75,7 +77,14 @@ def rule_for(spec: TensorSpec, tensor: torch.Tensor, shapes: Sequence[Sequence[i
         return None
     if _fingerprint(tensor) != noted.fingerprint:
         return None
-    kind, scalars = noted.fill
+    try:
+        return _rule(noted.fill, fans)
+    except MalformedBundle:  # scalars that no rule has, such as NaN
+        return None
+
+
+def _rule(fill: _Fill, fans: frozenset[int]) -> Rule:
+    kind, scalars = fill
     explained = [explain(s, fans) for s in scalars]
     if kind == "uniform":
         return Uniform(low=explained[0], high=explained[1])
@@ -95,11 +104,11 @@ def _covers_storage(tensor: torch.Tensor) -> bool:
     )
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # the base class has no types
     """Notes the fills of whole tensors; any other write to a tensor forgets its fill."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # likewise
         self._open: dict[int, tuple[torch.Tensor, _Fill]] = {}
         self.paused = False
 
@@ -131,7 +140,7 @@ class _Watch(TorchDispatchMode):
                 del _noted[key]
             while self._open:
                 key, (tensor, fill) = self._open.popitem()
-                _noted[key] = _Noted(StorageWeakRef(tensor.untyped_storage()), fill, _fingerprint(tensor))
+                _noted[key] = _Noted(_weak(tensor.untyped_storage()), fill, _fingerprint(tensor))
 
     def _watch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         if (read := _FILLS.get(func)) is not None:

@@ -1,8 +1,9 @@
 """Runs a graph, operator by operator, and nothing but a graph.
 
 The recorder and the verifier train with this same code. Each operator comes from the closed list, by a table
-made once; uninitialised memory is handed out as zeros; a value is freed after its last use; with `guarded`,
-indexes that kernels trust are checked first. Randomness comes from torch's default generators, which the
+made once, with arguments of the kinds that its schema has; uninitialised memory is handed out as zeros; what
+is written in place is never state, batch or constant; a value is freed after its last use; with `guarded`,
+what kernels take on trust is checked first. Randomness comes from torch's default generators, which the
 caller seeds for the step (`native.seeded`). Format: docs/spec/program.md, sections 3 and 4.
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from gradseal.errors import ReplayError
 from gradseal.program.graph import Argument, Graph, Named, Node, Ref
-from gradseal.program.operators import FILLED, GETITEM, INDEXED, OPERATORS
+from gradseal.program.guards import GUARDS
+from gradseal.program.operators import FILLED, GETITEM, OPERATORS
 
 _MEMORY_FORMATS = {
     "contiguous": torch.contiguous_format,
@@ -35,7 +37,7 @@ class StepResult:
     buffers: Mapping[str, torch.Tensor]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
     """A node made ready: its function, its arguments, and where values go into them."""
 
@@ -45,8 +47,15 @@ class _Call:
     kwargs: dict[str, Any]
     slots: list[tuple[int, int]]
     nested: bool
-    guard: Callable[[list[Any]], None] | None
+    check: Callable[[Mapping[str, Any]], None] | None
+    names: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    writes: frozenset[str]
     frees: tuple[int, ...]
+
+    def bound(self, args: list[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by the names of the operator's schema."""
+        return {**self.defaults, **dict(zip(self.names, args, strict=False)), **kwargs}
 
 
 class Interpreter:
@@ -64,14 +73,16 @@ class Interpreter:
     ) -> None:
         self._graph = graph
         self._constants = constants
+        self._device = device
         self._calls = [
-            _prepare(node, frees, device, guarded)
-            for node, frees in zip(graph.nodes, graph.last_uses(), strict=True)
+            _prepare(node, frees, device, guarded, where=f"node {number}, {node.operator}")
+            for number, (node, frees) in enumerate(zip(graph.nodes, graph.last_uses(), strict=True))
         ]
+        self._writes = any(call.writes for call in self._calls)
 
     @torch.no_grad()
     def run(self, state: Mapping[str, torch.Tensor], batch: Sequence[torch.Tensor]) -> StepResult:
-        """Runs one step's graph; `state` is read, and changed only if the graph changes it in place.
+        """Runs one step's graph; neither `state` nor `batch` is changed, nor shared with the result.
 
         Args:
             state: Parameters and buffers by state name.
@@ -81,15 +92,23 @@ class Interpreter:
             ReplayError: An operator refused its arguments; names the node.
         """
         values: list[Any] = [self._input(i.kind, i.key, state, batch) for i in self._graph.inputs]
+        kept = {_memory(value) for value in values}
         for number, call in enumerate(self._calls):
             try:
-                values.append(_apply(call, values))
-            except (RuntimeError, TypeError, IndexError, ValueError, NotImplementedError, OverflowError) as e:
-                first_line = str(e).strip().partition("\n")[0][:300]
-                raise ReplayError(first_line, where=f"node {number}, {call.name}") from e
+                values.append(_apply(call, values, kept))
+            except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError) as e:
+                self._refuse(number, call, e)
+            except (AttributeError, TypeError, ValueError, Warning) as e:
+                self._refuse(number, call, e)
             for dead in call.frees:
                 values[dead] = None
-        return self._result(values)
+        return self._result(values, kept)
+
+    @staticmethod
+    def _refuse(number: int, call: _Call, error: Exception) -> NoReturn:
+        first_line = str(error).strip().partition("\n")[0][:300]
+        message = first_line or type(error).__name__
+        raise ReplayError(message, where=f"node {number}, {call.name}") from error
 
     def _input(
         self, kind: str, key: str | int, state: Mapping[str, torch.Tensor], batch: Sequence[torch.Tensor]
@@ -103,33 +122,47 @@ class Interpreter:
                 f"the graph reads {kind} {key!r}, which the run does not have", where="graph"
             ) from e
 
-    def _result(self, values: list[Any]) -> StepResult:
-        loss = _tensor(values[self._graph.loss], "loss")
+    def _result(self, values: list[Any], kept: set[int]) -> StepResult:
+        loss = self._output(values[self._graph.loss], "loss", kept)
         if loss.numel() != 1:
             raise ReplayError(f"the loss has shape {tuple(loss.shape)}, not one element", where="graph: loss")
+        gradients, buffers = self._graph.gradients, self._graph.buffers
         return StepResult(
             loss=loss,
-            gradients={name: _tensor(values[v], name) for name, v in self._graph.gradients.items()},
-            buffers={name: _tensor(values[v], name) for name, v in self._graph.buffers.items()},
+            gradients={n: self._output(values[v], f"gradient of {n}", kept) for n, v in gradients.items()},
+            buffers={
+                n: self._output(values[v], f"new value of buffer {n}", kept) for n, v in buffers.items()
+            },
         )
 
+    def _output(self, value: Any, name: str, kept: set[int]) -> torch.Tensor:
+        if not isinstance(value, torch.Tensor):
+            raise ReplayError("is not a tensor", where=f"graph: {name}")
+        if value.device.type != self._device.type:
+            raise ReplayError(f"is on {value.device}", where=f"graph: {name}")
+        # What is a view of state would change while the state moves on.
+        return value.clone() if _memory(value) in kept else value
 
-def _tensor(value: Any, name: str) -> torch.Tensor:
-    if not isinstance(value, torch.Tensor):
-        raise ReplayError("is not a tensor", where=f"graph: {name}")
-    return value
+
+def _memory(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
 
 
-def _apply(call: _Call, values: list[Any]) -> Any:
+def _apply(call: _Call, values: list[Any], kept: set[int]) -> Any:
+    args, kwargs = call.args.copy(), call.kwargs
     if call.nested:
-        args = [_resolve(a, values) for a in call.args]
-        kwargs = {name: _resolve(a, values) for name, a in call.kwargs.items()}
+        args = [_resolve(a, values) for a in args]
+        kwargs = {name: _resolve(a, values) for name, a in kwargs.items()}
     else:
-        args, kwargs = call.args.copy(), call.kwargs
         for position, value in call.slots:
             args[position] = values[value]
-    if call.guard is not None:
-        call.guard(args)
+    if call.check is not None or call.writes:
+        bound = call.bound(args, kwargs)
+        for name in call.writes:
+            if isinstance(bound[name], torch.Tensor) and _memory(bound[name]) in kept:
+                raise ValueError(f"writes to state, batch or a constant, by its argument {name}")
+        if call.check is not None:
+            call.check(bound)
     return call.function(*args, **kwargs)
 
 
@@ -139,22 +172,70 @@ def _resolve(argument: Any, values: list[Any]) -> Any:
     return [_resolve(a, values) for a in argument] if isinstance(argument, list) else argument
 
 
-def _prepare(node: Node, frees: tuple[int, ...], device: torch.device, guarded: bool) -> _Call:
+def _prepare(node: Node, frees: tuple[int, ...], device: torch.device, guarded: bool, *, where: str) -> _Call:
+    schema = _schema(node.operator)
+    if schema is not None:
+        _check_kinds(node, schema, where)
     args = [_ready(a, device) for a in node.args]
     kwargs = {name: _ready(a, device) for name, a in node.kwargs.items()}
-    nested = any(isinstance(a, list) and _holds_ref(a) for a in args) or any(
-        isinstance(a, Ref | list) and _holds_ref(a) for a in kwargs.values()
-    )
+    arguments = [] if schema is None else schema.arguments
     return _Call(
         name=node.operator,
         function=_FUNCTIONS[node.operator],
         args=args,
         kwargs=kwargs,
         slots=[(i, a.value) for i, a in enumerate(args) if isinstance(a, Ref)],
-        nested=nested,
-        guard=_guard(node.operator) if guarded else None,
+        nested=any(isinstance(a, list) and _holds_ref(a) for a in args)
+        or any(map(_holds_ref, kwargs.values())),
+        check=GUARDS.get(node.operator) if guarded else None,
+        names=tuple(a.name for a in arguments),
+        defaults={a.name: a.default_value for a in arguments if a.has_default_value()},
+        writes=_written(node.operator, arguments),
         frees=frees,
     )
+
+
+def _schema(name: str) -> Any:
+    """The operator's schema; `getitem` has none."""
+    return None if name == GETITEM else overload(name)._schema
+
+
+def _written(name: str, arguments: Sequence[Any]) -> frozenset[str]:
+    if name == "aten.native_batch_norm.default":  # its schema does not say so
+        return frozenset(["running_mean", "running_var"])
+    return frozenset(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
+
+
+def _check_kinds(node: Node, schema: Any, where: str) -> None:
+    """Refuses arguments of another kind than the schema's, which torch would take for something else."""
+    positional = [a for a in schema.arguments if not a.kwarg_only]
+    by_name = {a.name: a for a in schema.arguments}
+    if len(node.args) > len(positional):
+        raise ReplayError(f"has {len(node.args)} arguments where {len(positional)} are taken", where=where)
+    given = {a.name: value for a, value in zip(positional, node.args, strict=False)}
+    for name, value in node.kwargs.items():
+        if name not in by_name or name in given:
+            raise ReplayError(f"has an argument {name[:40]!r} too many", where=where)
+        given[name] = value
+    for name, argument in by_name.items():
+        if name in given and not _is_kind(given[name], str(argument.real_type)):
+            raise ReplayError(f"{name} is not a {argument.real_type}", where=where)
+        if name not in given and not argument.has_default_value():
+            raise ReplayError(f"lacks the argument {name}", where=where)
+
+
+def _is_kind(value: Argument, kind: str) -> bool:
+    optional = kind.startswith("Optional[")
+    kind = kind.removeprefix("Optional[").removesuffix("]") if optional else kind
+    if value is None:
+        return optional
+    if kind in _NAMED_KINDS:
+        return isinstance(value, Named) and value.kind == _NAMED_KINDS[kind]
+    if isinstance(value, tuple) and kind.startswith("List["):
+        return all(_is_kind(v, kind.removeprefix("List[").removesuffix("]")) for v in value)
+    if isinstance(value, Ref):
+        return kind in ("Tensor", "List[Tensor]")
+    return type(value) in _PLAIN_KINDS.get(kind, ())
 
 
 def _holds_ref(argument: Any) -> bool:
@@ -192,36 +273,30 @@ def _zeros(function: Callable[..., Any]) -> Callable[..., Any]:
     return filled
 
 
-def _overload(name: str) -> Callable[..., Any]:
+def overload(name: str) -> Any:
+    """The operator of the closed list that has this name."""
     _, operator, overload = name.split(".")
-    function: Callable[..., Any] = getattr(getattr(torch.ops.aten, operator), overload)
-    return _zeros(function) if name in FILLED else function
+    return getattr(getattr(torch.ops.aten, operator), overload)
 
 
-def _guard(name: str) -> Callable[[list[Any]], None] | None:
-    if name not in INDEXED:
-        return None
-    position, bound = INDEXED[name]
-
-    def check(args: list[Any]) -> None:
-        index = args[position]
-        limit = _bound(bound, args)
-        if index.numel():
-            if bound == "classes":
-                index = index[index != args[5]]
-            low, high = (int(v) for v in index.aminmax()) if index.numel() else (0, -1)
-            if low < 0 or high >= limit:
-                raise IndexError(f"index {high if high >= limit else low} is out of range for {limit}")
-
-    return check
-
-
-def _bound(kind: str, args: list[Any]) -> int:
-    if kind == "embedding":
-        return int(args[2])
-    if kind == "classes":
-        return int(args[1].shape[-1 if args[1].dim() == 1 else 1])
-    return int(args[1].shape[-1] * args[1].shape[-2])
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {name: _overload(name) for name in OPERATORS} | {GETITEM: _item}
+_NAMED_KINDS = {
+    "ScalarType": "dtype",
+    "Layout": "layout",
+    "MemoryFormat": "memory_format",
+    "Device": "device",
+}
+_PLAIN_KINDS: dict[str, tuple[type, ...]] = {
+    "number": (bool, int, float),
+    "float": (int, float),
+    "int": (int,),
+    "bool": (bool,),
+    "str": (str,),
+    # One number stands for a list of it.
+    "List[int]": (int,),
+    # A tensor argument takes a number, as in `mul(x, 2)`.
+    "Tensor": (int, float),
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: _zeros(overload(name)) if name in FILLED else overload(name) for name in OPERATORS},
+    GETITEM: _item,
+}

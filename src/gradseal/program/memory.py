@@ -54,7 +54,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def digest(tensor: torch.Tensor) -> bytes:
     """SHA-256 of a tensor's bytes."""
     flat = tensor.detach().to("cpu").contiguous().flatten()
-    return hashlib.sha256(flat.view(torch.uint8).numpy() if flat.numel() else b"").digest()
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data if flat.numel() else b"").digest()
 
 
 def weights_file(tensors: Mapping[str, torch.Tensor]) -> bytes:

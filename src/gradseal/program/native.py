@@ -22,9 +22,10 @@ from gradseal.proof.canonical import Json
 from gradseal.proof.fields import Fields
 
 KIND = "native"
-MAX_THREADS = 256
+MAX_THREADS = 1024
+DEVICES = ("cpu", "cuda")
 
-_CAPABILITIES = {"DEFAULT": 0, "AVX2": 1, "AVX512": 2}
+_CAPABILITIES = frozenset(["DEFAULT", "AVX2", "AVX512"])
 _WORD = re.compile(r"[A-Za-z0-9_.,+:() @-]{0,120}")
 _MODE = re.compile(r"[A-Za-z0-9_,]{0,40}")
 
@@ -65,18 +66,20 @@ class Environment:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Environment:
-        """Reads the JSON form strictly; values that would reach a process's environment are closed lists.
+        """Reads the JSON form strictly.
+
+        What would reach a process's environment is a number, or of letters, digits, underscores and commas.
 
         Raises:
             MalformedBundle: A field is wrong.
-            UnknownKind: Not native arithmetic.
+            UnknownKind: Not native arithmetic, or a kind of device that this version does not know.
         """
         fields.kind("kind", [KIND])
         own = cls(
             torch=_matching(fields, "torch", _WORD),
             machine=_matching(fields, "machine", _WORD),
             processor=_matching(fields, "processor", _WORD),
-            device=_matching(fields, "device", _MODE),
+            device=fields.kind("device", DEVICES),
             threads=fields.integer("threads", 1, MAX_THREADS),
             cpu_capability=_matching(fields, "cpu_capability", _WORD),
             onednn=fields.boolean("onednn"),

@@ -79,7 +79,7 @@ class SGD:
 
     Args:
         groups: The parameters that are trained; each in one group.
-        warm: Whether state zero's momentum is in use from step 0 on, rather than replaced by the first gradient.
+        warm: Whether state zero's momentum is in use from step 0 on, not replaced by the first gradient.
     """
 
     groups: tuple[SGDGroup, ...]
@@ -123,8 +123,8 @@ class SGD:
         step: int,
     ) -> None:
         weight = state[f"parameters/{parameter}"]
-        # Vectorised kernels round by position in memory, and autograd hands an optimizer gradients laid out as
-        # their parameters are.
+        # Vectorised kernels round by position in memory, and autograd hands an optimizer gradients laid out
+        # as their parameters are.
         gradient = gradient.contiguous()
         if group.weight_decay != 0:
             gradient = gradient.add(weight, alpha=group.weight_decay)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.program.randomness import derive, permutation
 
 SHUFFLED = "shuffled-v1"
@@ -28,6 +29,10 @@ class Order:
         batch_size: How many a full batch holds; at most `samples`.
         drop_last: Whether what is left at an epoch's end is dropped.
         seed: The run's seed, 32 bytes.
+
+    Raises:
+        MalformedBundle: A batch of no sample, or of more than there are.
+        UnknownKind: A rule that this version does not know.
     """
 
     rule: str
@@ -37,6 +42,14 @@ class Order:
     seed: bytes
     _epoch: int = field(default=-1, init=False)
     _permutation: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), init=False)
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise UnknownKind(f"the order {self.rule[:64]!r} is not known to this version", where="order")
+        if not 1 <= self.batch_size <= self.samples:
+            raise MalformedBundle(
+                f"batches of {self.batch_size}, but the data has {self.samples} samples", where="order"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -53,10 +66,8 @@ class Order:
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """The samples of step number `step`, in order."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        if self.rule == SHUFFLED:
-            order = self._permuted(epoch)
-        else:
-            order = np.arange(self.samples, dtype=np.int64)
+        shuffled = self.rule == SHUFFLED
+        order = self._permuted(epoch) if shuffled else np.arange(self.samples, dtype=np.int64)
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def _permuted(self, epoch: int) -> npt.NDArray[np.int64]:

@@ -21,6 +21,7 @@ FORMAT = "gradseal/program-v1"
 MAX_PROGRAM_BYTES = 64 << 20
 MAX_TENSORS = 200_000
 MAX_SHAPES = 16
+_PARTS = ("parameters", "buffers", "optimizer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,9 @@ class Program:
     def check(self, where: str) -> None:
         """Refuses an optimizer that trains or keeps what the layout does not hold."""
         specs = {s.name: s for s in self.layout}
+        parts = [s.name.partition("/")[0] if s.name.partition("/")[2] else "" for s in self.layout]
+        if any(part not in _PARTS for part in parts) or parts != sorted(parts, key=_PARTS.index):
+            raise MalformedBundle("the layout is not parameters/…, buffers/…, optimizer/…", where=where)
         for parameter in self.optimizer.parameters():
             if f"parameters/{parameter}" not in specs:
                 raise MalformedBundle(
@@ -100,7 +104,9 @@ class Program:
         """Refuses a graph that reads or writes what the program does not have."""
         names = {s.name for s in self.layout}
         for value in graph.inputs:
-            known = value.key in names if value.kind == "state" else True
+            known = True
+            if value.kind == "state":
+                known = value.key in names and not str(value.key).startswith("optimizer/")
             if value.kind == "constant":
                 known = int(value.key) < len(self.constants)
             if not known:

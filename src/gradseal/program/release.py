@@ -6,8 +6,9 @@ Format: docs/spec/bundle.md, section 7; the safetensors format's own documentati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import safetensors
 
@@ -18,8 +19,11 @@ from gradseal.proof.fields import Fields
 
 FORMAT = "gradseal/release-v1"
 MAX_RELEASE_BYTES = 64 << 20
+MAX_RELEASED = 200_000
 MAX_WEIGHTS_BYTES = 1 << 40
 
+# The library has no types of its own.
+_deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
 _SAFETENSORS_DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -60,8 +64,10 @@ class Release:
         fields.choice("format", [FORMAT])
         names = fields.raw("tensors")
         fields.end()
-        if not isinstance(names, dict):
-            raise MalformedBundle("is not an object", where=fields.where("tensors"))
+        if not isinstance(names, dict) or len(names) > MAX_RELEASED:
+            raise MalformedBundle(
+                f"is not an object of at most {MAX_RELEASED} names", where=fields.where("tensors")
+            )
         tensors: dict[str, str] = {}
         for name, behind in names.items():
             if not isinstance(behind, str) or behind not in layout:
@@ -79,7 +85,7 @@ def read_weights(data: bytes, *, where: str) -> dict[str, tuple[TensorSpec, byte
         MalformedBundle: It is not one, or has a type that no state has.
     """
     try:
-        parts = safetensors.deserialize(data)
+        parts = _deserialize(data)
     except safetensors.SafetensorError as e:
         raise MalformedBundle(f"not a safetensors file: {e}", where=where) from e
     tensors: dict[str, tuple[TensorSpec, bytes]] = {}

@@ -175,4 +175,6 @@ def _field_from_json(dtype: str, shape: list[Json], name: str, where: str) -> Te
     ]
     if dtype not in ITEM_SIZE_BYTES or len(sizes) != len(shape) or len(shape) > MAX_DIMENSIONS:
         raise MalformedBundle("a tensor is an element type and a shape", where=where)
-    return TensorSpec(name=name or "sample", dtype=dtype, shape=tuple(sizes))
+    field = TensorSpec(name=name or "sample", dtype=dtype, shape=tuple(sizes))
+    field.check(where)
+    return field

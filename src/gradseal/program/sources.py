@@ -1,9 +1,10 @@
 """Where state zero and the constants come from, and how much of it the owner was free to choose.
 
 Each tensor is made by a rule from the run's seed, or *given*: named by the digest of its bytes. Given bytes,
-scalars of rules that follow from no shape, and the numbers written into graphs are the *free bytes*: whatever
-they are, no rule derives them, so known weights can hide in them. They are counted here, item by item.
-What the count leaves out: the choice and the order of operators. Format: docs/spec/program.md, section 8.
+scalars of rules that follow from no shape, the choice among rules, and the numbers written into graphs are
+the *free bytes*: whatever they are, no rule derives them, so known weights can hide in them. They are counted
+here, item by item. What the count leaves out: the choice and order of operators, their sizes, axes and
+indexes. Format: docs/spec/program.md, section 8.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from gradseal.errors import MalformedBundle
 from gradseal.program.graph import Argument, Graph
-from gradseal.program.rules import Rule, check, fans_of, rule_from_json
+from gradseal.program.rules import Formula, Rule, check, fans_of, fill, rule_from_json
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import Json, decode, encode, float_to_bits
 from gradseal.proof.fields import Fields
@@ -39,6 +40,7 @@ _VALUED = (
     "constant_pad",
     "clamp",
     "threshold",
+    "value",
 )
 
 
@@ -91,7 +93,8 @@ class Initialisation:
         """Reads the sources of the tensors of `layout` and `constants` from an untrusted blob.
 
         Raises:
-            MalformedBundle: Not the format, not one source for each tensor, or a rule that its tensor cannot have.
+            MalformedBundle: Not the format, not one source for each tensor, or a rule that its tensor cannot
+                have.
             UnknownKind: A rule that this version does not know.
         """
         fields = Fields(decode(data, where=where, max_bytes=MAX_BYTES), where)
@@ -103,13 +106,16 @@ class Initialisation:
         fields.end()
         if (len(own.state), len(own.constants)) != (len(layout), len(constants)):
             raise MalformedBundle(
-                f"{len(own.state)} + {len(own.constants)} sources for {len(layout)} + {len(constants)} tensors",
+                f"{len(own.state)} and {len(own.constants)} sources for {len(layout)} tensors of state "
+                f"and {len(constants)} constants",
                 where=where,
             )
         fans = fans_of(s.shape for s in layout)
-        for source in (*own.state, *own.constants):
+        for spec, source in zip((*layout, *constants), (*own.state, *own.constants), strict=True):
             if not isinstance(source, Given):
                 check(source, fans)
+                # Of no element: refuses a rule that the element type cannot have.
+                fill(source, seed=bytes(32), name=spec.name, shape=(0,), dtype=spec.dtype)
         return own
 
 
@@ -131,6 +137,8 @@ def free_bytes(
         *_free_in_sources("state zero", layout, initialisation.state),
         *_free_in_sources("constant", constants, initialisation.constants),
     ]
+    if chosen := _size_of_choices([*initialisation.state, *initialisation.constants]):
+        found.append(FreeBytes(where="rule", name="the choice of rules", size_bytes=chosen))
     known: set[str] = set()
     for name, graph in graphs:
         numbers = [n for n in _numbers(graph) if n not in COMMON_NUMBERS]
@@ -150,6 +158,15 @@ def _free_in_sources(
                 yield FreeBytes(where=where, name=spec.name, size_bytes=spec.size_bytes)
         elif source.free_bytes():
             yield FreeBytes(where="rule", name=spec.name, size_bytes=source.free_bytes())
+
+
+def _size_of_choices(sources: Iterable[Source]) -> int:
+    """For each rule not met before, what its scalars' choice says; for each use, which of the rules it is."""
+    used = [encode(s.to_json()) for s in sources if not isinstance(s, Given)]
+    kinds = {encode(s.to_json()): s for s in sources if not isinstance(s, Given)}
+    scalars = [scalar for rule in kinds.values() for scalar in rule.scalars().values()]
+    first = sum(2 if isinstance(scalar, Formula) else 1 for scalar in scalars)
+    return first + (len(used) * (len(kinds) - 1).bit_length() + 7) // 8
 
 
 def _size_of_numbers(numbers: Sequence[str], known: set[str]) -> int:

@@ -72,12 +72,19 @@ class TensorSpec:
         shape = tuple(_dimension(n, fields.where("shape")) for n in fields.array("shape", MAX_DIMENSIONS))
         fields.end()
         spec = cls(name=name, dtype=dtype, shape=shape)
-        if spec.size_bytes > MAX_TENSOR_BYTES:
-            raise MalformedBundle(
-                f"tensor of {spec.size_bytes} bytes, over the limit of {MAX_TENSOR_BYTES}",
-                where=fields.where(),
-            )
+        spec.check(fields.where())
         return spec
+
+    def check(self, where: str) -> None:
+        """Refuses a tensor over the limit.
+
+        Raises:
+            MalformedBundle: It is; one without elements, as if its empty dimensions had size 1.
+        """
+        # Even of a tensor without elements, torch multiplies the sizes.
+        size_bytes = prod(max(n, 1) for n in self.shape) * ITEM_SIZE_BYTES[self.dtype]
+        if size_bytes > MAX_TENSOR_BYTES:
+            raise MalformedBundle(f"a tensor of {size_bytes} bytes, over {MAX_TENSOR_BYTES}", where=where)
 
 
 def check_unique(specs: Sequence[TensorSpec], where: str) -> None:

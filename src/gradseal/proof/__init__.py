@@ -1,1 +1,1 @@
-"""The format: canonical JSON, the log, the manifest, entries, and the one writer. Knows neither torch nor network."""
+"""The format: canonical JSON, the log, the manifest, entries, the one writer. Knows no torch, no network."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gradseal.errors import CorruptBlob, MalformedBundle, MissingFile
 from gradseal.proof.checkpoint import Checkpoint
-from gradseal.proof.files import CHECKPOINT, Files
+from gradseal.proof.files import CHECKPOINT, Files, read_sized
 from gradseal.proof.manifest import MAX_SEGMENTS
 from gradseal.proof.merkle import Tree
 from gradseal.proof.note import MAX_NOTE_BYTES, Note, open_note
@@ -69,7 +69,7 @@ class Bundle:
             tree.append_entry(entry)
         for tile in tiles_for(tree.size):
             expected = tile_bytes(tree, tile.level, tile.index, tile.width)
-            stored = self.files.read(tile.path, len(expected) + 1)
+            stored = read_sized(self.files, tile.path, len(expected))
             if stored != expected:
                 raise CorruptBlob(_altered(tile.level, tile.index, stored, expected), where=tile.path)
         if tree.root() != self.checkpoint.root:

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from gradseal.errors import MalformedBundle
 from gradseal.proof.canonical import decode, encode, float_from_bits, float_to_bits
 from gradseal.proof.fields import Fields
-from gradseal.proof.manifest import MAX_ENTRY_BYTES, MAX_SEGMENTS, MAX_STEPS
+from gradseal.proof.manifest import KIND as MANIFEST
+from gradseal.proof.manifest import MAX_SEGMENT_STEPS, MAX_SEGMENTS, MAX_STEPS
 from gradseal.proof.merkle import leaf_hash, root_of
 from gradseal.proof.note import VerificationKey
+from gradseal.proof.tiles import MAX_ENTRY_BYTES
 
-MAX_LOSSES_BYTES = 64 << 20
+# Brackets, and for each loss 16 digits in quotes and a comma.
+MAX_LOSSES_BYTES = 19 * MAX_SEGMENT_STEPS + 1
 
 _SEAL_DOMAIN = b"gradseal/seal-v1\n"
 
@@ -84,10 +87,12 @@ def entry_from_bytes(data: bytes, *, where: str) -> Entry:
     """Reads an untrusted entry, any but the manifest.
 
     Raises:
-        MalformedBundle: Not an entry.
+        MalformedBundle: Not an entry, or a second manifest.
         UnknownKind: Of a kind that this version does not know.
     """
     fields = Fields(decode(data, where=where, max_bytes=MAX_ENTRY_BYTES), where)
+    if fields.has("kind") and fields.raw("kind") == MANIFEST:
+        raise MalformedBundle("a manifest, which only entry 0 can be", where=fields.where("kind"))
     entry = _READERS[fields.kind("kind", _READERS)](fields)
     fields.end()
     return entry
@@ -99,9 +104,9 @@ def _initial(fields: Fields) -> Entry:
 
 def _segment(fields: Fields) -> Entry:
     return Segment(
-        index=fields.integer("index", 0, MAX_SEGMENTS),
+        index=fields.integer("index", 0, MAX_SEGMENTS - 1),
         first_step=fields.integer("first_step", 0, MAX_STEPS),
-        steps=fields.integer("steps", 1, MAX_STEPS),
+        steps=fields.integer("steps", 1, MAX_SEGMENT_STEPS),
         seal=fields.digest("seal"),
         losses=fields.digest("losses"),
     )
@@ -138,4 +143,4 @@ def decode_losses(data: bytes, steps: int, *, where: str) -> tuple[float, ...]:
     values = decode(data, where=where, max_bytes=MAX_LOSSES_BYTES)
     if not isinstance(values, list) or len(values) != steps:
         raise MalformedBundle(f"not the losses of {steps} steps", where=where)
-    return tuple(float_from_bits(v, where=where) for v in values)
+    return tuple(float_from_bits(v, where=f"{where}: [{i}]") for i, v in enumerate(values))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Protocol
 
-from gradseal.errors import CorruptBlob, MissingFile
+from gradseal.errors import CorruptBlob, MalformedBundle
 
 CHECKPOINT = "checkpoint"
 WEIGHTS = "weights.safetensors"
@@ -80,8 +80,21 @@ def read_opening(files: Files, seal: bytes, tensors: int) -> tuple[bytes, ...]:
         MissingFile: The state was not opened.
         CorruptBlob: Not `tensors` digests.
     """
-    path = opening_path(seal)
-    data = files.read(path, 32 * tensors + 1)
-    if len(data) != 32 * tensors:
-        raise CorruptBlob(f"{len(data)} bytes are not the digests of {tensors} tensors", where=path)
+    data = read_sized(files, opening_path(seal), 32 * tensors)
     return tuple(data[i : i + 32] for i in range(0, len(data), 32))
+
+
+def read_sized(files: Files, path: str, size_bytes: int) -> bytes:
+    """A file whose size follows from what is already known.
+
+    Raises:
+        MissingFile: It is not there.
+        CorruptBlob: It is shorter or longer: altered, rather than over a limit.
+    """
+    try:
+        data = files.read(path, size_bytes)
+    except MalformedBundle as e:
+        raise CorruptBlob(f"longer than its {size_bytes} bytes", where=path) from e
+    if len(data) != size_bytes:
+        raise CorruptBlob(f"{len(data)} bytes, not {size_bytes}", where=path)
+    return data

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gradseal.errors import MalformedBundle
+from gradseal.errors import KeyFileError, MalformedBundle
 from gradseal.proof.canonical import Json, decode, encode
 from gradseal.proof.fields import Fields
 from gradseal.proof.merkle import leaf_hash
 from gradseal.proof.note import VerificationKey
+from gradseal.proof.tiles import MAX_ENTRY_BYTES
 
 KIND = "manifest"
 FORMAT = "gradseal/1"
-MAX_ENTRY_BYTES = 65_535
 MAX_STEPS = 1 << 40
 MAX_SAMPLES = 1 << 40
 MAX_SEGMENTS = 1 << 24
+MAX_SEGMENT_STEPS = 1 << 20
 ORDERS = ("shuffled-v1", "sequential-v1")
 COLLATIONS = ("stack-v1",)
 
@@ -143,7 +144,7 @@ class Plan:
         """Reads the JSON form strictly."""
         plan = cls(
             steps=fields.integer("steps", 1, MAX_STEPS),
-            every=fields.integer("every", 1, MAX_STEPS),
+            every=fields.integer("every", 1, MAX_SEGMENT_STEPS),
             batch_size=fields.integer("batch_size", 1, samples),
             drop_last=fields.boolean("drop_last"),
             order=fields.kind("order", ORDERS),
@@ -221,7 +222,7 @@ class Manifest:
         if not isinstance(arithmetic, dict):
             raise MalformedBundle("is not an object", where=fields.where("arithmetic"))
         manifest = cls(
-            owner=VerificationKey.parse(fields.text("owner"), where=fields.where("owner")),
+            owner=_owner(fields),
             program=fields.digest("program"),
             initialisation=fields.digest("initialisation"),
             data=committed,
@@ -231,3 +232,12 @@ class Manifest:
         )
         fields.end()
         return manifest
+
+
+def _owner(fields: Fields) -> VerificationKey:
+    where = fields.where("owner")
+    try:
+        return VerificationKey.parse(fields.text("owner"), where=where)
+    except KeyFileError as e:
+        # Here it is a field of untrusted bytes, not a file that the user named.
+        raise MalformedBundle(e.message, where=where) from e

@@ -1,14 +1,16 @@
 """The one writer of bundles: whatever writes a bundle, a recorder or an attack, writes it here.
 
 Blobs and openings go first, then the entries that name them, then the tiles, then the checkpoint that covers
-them; each write is durable before the next, so that a reader, at any moment, finds a checkpoint whose entries,
-and an entry whose blobs, are all there. Format: docs/spec/bundle.md, section 1; docs/spec/log.md.
+them; each write is durable before the next. So whenever writing stops, the checkpoint that is there covers
+entries and tiles that are there, and these name blobs that are there. After a write that failed, the same
+call may be made again. Partial tiles of older checkpoints are deleted last: whoever misses one reads the
+checkpoint again. Format: docs/spec/bundle.md, section 1; docs/spec/log.md.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gradseal.errors import RecordError
 from gradseal.proof.checkpoint import Checkpoint
@@ -17,7 +19,7 @@ from gradseal.proof.files import CHECKPOINT, WEIGHTS, Files, blob_path, opening_
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.merkle import Tree
 from gradseal.proof.note import Signer, sign_note
-from gradseal.proof.tiles import TILE_WIDTH, Tile, encode_entries, entries_path, tile_bytes, tiles_for
+from gradseal.proof.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, encode_entries, entries_path, tile_bytes
 
 
 class BlobWriter:
@@ -58,6 +60,7 @@ class BundleWriter:
         self._tree = Tree()
         self._tail: list[bytes] = []
         self._published = 0
+        self._partial: set[str] = set()
         self._append(manifest.encode())
 
     @property
@@ -87,14 +90,18 @@ class BundleWriter:
     def publish(self) -> Checkpoint:
         """Makes all entries so far visible under a new signed checkpoint."""
         size = self._tree.size
-        for tile in tiles_for(size):
+        current = {self._write_entries()}
+        for tile in _tiles_since(self._published, size):
+            current.add(tile.path)
             if _end(tile) > self._published:
-                self._files.write(tile.path, tile_bytes(self._tree, tile.level, tile.index, tile.width))
-        self._write_entries()
+                content = tile_bytes(self._tree, tile.level, tile.index, tile.width)
+                self._write_tile(tile.path, tile.width, content)
         checkpoint = Checkpoint(origin=self._origin, size=size, root=self._tree.root())
         self._files.write(CHECKPOINT, sign_note(checkpoint.text(), [self._signer]))
-        self._delete_superseded(size)
         self._published = size
+        for path in sorted(self._partial - current):
+            self._files.delete(path)
+            self._partial.discard(path)
         return checkpoint
 
     def _append(self, data: bytes) -> int:
@@ -105,19 +112,27 @@ class BundleWriter:
         self._tail.append(data)
         return self._tree.append_entry(data)
 
-    def _write_entries(self) -> None:
-        first = self._tree.size - len(self._tail)
-        self._files.write(entries_path(first // TILE_WIDTH, len(self._tail)), encode_entries(self._tail))
+    def _write_entries(self) -> str:
+        index = (self._tree.size - len(self._tail)) // TILE_WIDTH
+        width = len(self._tail)
+        return self._write_tile(entries_path(index, width), width, encode_entries(self._tail))
 
-    def _delete_superseded(self, size: int) -> None:
-        """Removes the partial tiles of the last checkpoint that the new one has wider ones of."""
-        kept = {tile.path for tile in tiles_for(size)}
-        for tile in tiles_for(self._published):
-            if tile.path not in kept:
-                self._files.delete(tile.path)
-        index, width = divmod(self._published, TILE_WIDTH)
-        if width and divmod(size, TILE_WIDTH) != (index, width):
-            self._files.delete(entries_path(index, width))
+    def _write_tile(self, path: str, width: int, content: bytes) -> str:
+        if width < TILE_WIDTH:
+            # Before the write: one that failed may have written the file all the same.
+            self._partial.add(path)
+        self._files.write(path, content)
+        return path
+
+
+def _tiles_since(old: int, new: int) -> Iterator[Tile]:
+    """The tiles of a tree of `new` leaves that were partial, or not there, when it had `old` leaves."""
+    level = 0
+    while hashes := new >> (TILE_HEIGHT * level):
+        first = (old >> (TILE_HEIGHT * level)) // TILE_WIDTH
+        for index in range(first, -(-hashes // TILE_WIDTH)):
+            yield Tile(level=level, index=index, width=min(TILE_WIDTH, hashes - index * TILE_WIDTH))
+        level += 1
 
 
 def _end(tile: Tile) -> int:

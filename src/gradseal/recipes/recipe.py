@@ -1,18 +1,19 @@
-"""What a recipe is, and which there are."""
+"""What a recipe is, and which there are; loads torch only with a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from gradseal.errors import Error
 
-RECIPES = {"digits": "a small convolutional net with batch norm and dropout on scikit-learn's digits, SGD"}
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+RECIPES = {"digits": "a small convolutional net on scikit-learn's handwritten digits"}
 """Every recipe's name, with what it trains."""
 
 
@@ -41,18 +42,27 @@ class Recipe:
     evaluate: Callable[[nn.Module], str]
 
 
+def known_recipe(name: str) -> str:
+    """The name itself, if a recipe has it.
+
+    Raises:
+        Error: None has.
+    """
+    if name not in RECIPES:
+        there = "; ".join(f"{known} ({what})" for known, what in RECIPES.items())
+        raise Error(f"no recipe is called {name!r}", where="recipe", advice=f"there are: {there}")
+    return name
+
+
 def load_recipe(name: str) -> Recipe:
     """The recipe of this name.
 
     Raises:
         Error: There is none, or a package that it needs is not installed.
     """
-    if name not in RECIPES:
-        raise Error(
-            f"no recipe is called {name!r}", where="recipe", advice=f"there are: {', '.join(RECIPES)}"
-        )
+    module = f"gradseal.recipes.{known_recipe(name)}"
     try:
-        recipe: Recipe = import_module(f"gradseal.recipes.{name}").recipe()
+        recipe: Recipe = import_module(module).recipe()
     except ModuleNotFoundError as e:
         raise Error(
             f"the recipe {name!r} needs the package {e.name}",

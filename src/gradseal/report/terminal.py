@@ -1,95 +1,77 @@
-"""A verdict for a person to read, on a terminal or as one HTML page."""
+"""A verdict for a person to read on a terminal, or in a file.
+
+The outcome first and why, then the five claims, then what is wrong. Colours only where the console has them;
+no character that a plain terminal lacks.
+"""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
+import textwrap
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from gradseal.verify.verdict import Outcome, Result, Status, Verdict
+from gradseal.report import words
+from gradseal.verify.verdict import Outcome, Status, Verdict
 
-_STATUS_STYLE = {
+STATUS_STYLE = {
     Status.SHOWN: "green",
     Status.SUPPORTED: "cyan",
     Status.NOT_SHOWN: "yellow",
     Status.REFUTED: "bold red",
 }
-_OUTCOME_STYLE = {
+OUTCOME_STYLE = {
     Outcome.ACCEPTED: "bold green",
     Outcome.REJECTED: "bold red",
     Outcome.INCONCLUSIVE: "bold yellow",
 }
-_PAGE_WIDTH = 110
-
-
-def render(verdict: Verdict) -> RenderableType:
-    """The verdict: outcome first, then the claims, then what was refuted or left open, then the cost."""
-    parts: list[RenderableType] = [_headline(verdict), Text(), _claims(verdict)]
-    if findings := _findings(verdict):
-        parts += [Text(), findings]
-    return Group(*parts, Text(), _cost(verdict))
+_NAME, _STATUS = 16, 11
+_WIDEST = 110
+_MOST = 10
 
 
 def print_verdict(verdict: Verdict, console: Console) -> None:
-    """Prints the verdict."""
-    console.print(render(verdict))
+    """Prints the verdict, at the console's width."""
+    say(render(verdict, width=min(console.width, _WIDEST)), console)
 
 
-def save_page(content: list[RenderableType], path: Path, title: str) -> None:
-    """Writes what would be printed as an HTML page that needs nothing else.
-
-    Args:
-        content: What is printed, in order.
-        path: The file to write.
-        title: The heading.
-    """
-    console = Console(record=True, width=_PAGE_WIDTH, file=io.StringIO())
-    console.rule(title)
-    for part in content:
-        console.print(Padding(part, (1, 0)))
-    console.save_html(str(path))
+def say(text: Text | str, console: Console) -> None:
+    """Prints text as it is: no markup, no highlights, long words unbroken so that they can be copied."""
+    console.print(Text(text) if isinstance(text, str) else text, soft_wrap=True, highlight=False)
 
 
-def _headline(verdict: Verdict) -> Text:
-    line = Text(verdict.outcome.value.upper(), style=_OUTCOME_STYLE[verdict.outcome])
-    line.append(f" under the policy {verdict.policy.name!r}", style="default")
-    line.append(f"\nrun    {verdict.bundle['origin']}", style="default")
-    line.append(f"\nowner  {verdict.bundle.get('owner', 'unknown')}", style="default")
-    return line
+def render(verdict: Verdict, width: int) -> Text:
+    """The verdict as lines of at most `width` columns, digests and keys apart."""
+    text = Text()
+    text.append(verdict.outcome.value.upper(), style=OUTCOME_STYLE[verdict.outcome])
+    text.append(f"\n{_wrapped(words.reason(verdict), '', width)}\n")
+    for said, named in words.identity(verdict).items():
+        text.append(f"\n{said:<7}", style="dim").append(named)
+    text.append("\n")
+    for claimed, claim in verdict.claims.items():
+        text.append(f"\n{claimed.value:<{_NAME}}", style="bold")
+        text.append(f"{claim.status.value:<{_STATUS}}", style=STATUS_STYLE[claim.status])
+        text.append(_listed(words.evidence(claim, _MOST), _NAME + _STATUS, width))
+    _append_list(text, "What is wrong", "bold red", words.wrong(verdict, _MOST), width)
+    _append_list(text, "What could not be checked", "bold yellow", words.undecided(verdict, _MOST), width)
+    _append_list(text, "Worth knowing", "bold", words.notes(verdict, _MOST), width)
+    text.append(f"\n\n{words.cost(verdict)}", style="dim")
+    return text
 
 
-def _claims(verdict: Verdict) -> Table:
-    table = Table("claim", "status", "evidence", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name, claim in verdict.claims.items():
-        status = Text(claim.status.value, style=_STATUS_STYLE[claim.status])
-        table.add_row(name.value, status, Text("\n".join(claim.evidence)))
-    return table
+def _append_list(text: Text, heading: str, style: str, lines: list[str], width: int) -> None:
+    if lines:
+        text.append(f"\n\n{heading}", style=style)
+        for line in lines:
+            text.append(f"\n- {_wrapped(line, '  ', width)}")
 
 
-def _findings(verdict: Verdict) -> Table | None:
-    shown = [f for f in verdict.findings if f.result in (Result.REFUTED, Result.UNDECIDED)]
-    if not shown:
-        return None
-    table = Table("finding", "check", "where", "what", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for finding in shown:
-        style = "bold red" if finding.result is Result.REFUTED else "yellow"
-        table.add_row(
-            Text(finding.result.value, style=style),
-            finding.check.value,
-            Text(finding.where),
-            Text(finding.message),
-        )
-    return table
+def _listed(lines: list[str], indent: int, width: int) -> str:
+    return ("\n" + " " * indent).join(_wrapped(line, " " * indent, width) for line in lines)
 
 
-def _cost(verdict: Verdict) -> Text:
-    cost = verdict.cost
-    return Text(
-        f"{cost.segments_replayed} of {cost.segments} segments replayed ({cost.steps_replayed} steps), "
-        f"{cost.bytes_hashed / 1e6:.1f} MB hashed, {cost.seconds:.1f} s",
-        style="dim",
-    )
+def _wrapped(line: str, indent: str, width: int) -> str:
+    """The line in several, each after the first indented; words are never broken."""
+    room = max(20, width - len(indent))
+    pieces = textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{indent}".join(pieces)

@@ -1,22 +1,28 @@
 """A bundle's files wherever fsspec reaches: a local directory, memory, an object store.
 
 A local write is staged beside its target, flushed to the disk, and renamed into place; the directory is
-flushed last, so a file that is seen is whole and stays. Other file systems publish a put object whole by
-themselves. Reading is bounded. Format: docs/spec/bundle.md, section 1.
+flushed last, so a file that is seen is whole and stays. What a crash leaves staged has a name that no reader
+asks for. Other file systems publish a put object whole by themselves. Reading is bounded, follows links, and
+takes regular files only: a pipe in the place of a file would stop a reader for ever.
+Format: docs/spec/bundle.md, section 1.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from gradseal.errors import MalformedBundle, MissingFile, StoreError
+
+_CHUNK_BYTES = 1 << 20
 
 
 class FsspecFiles:
@@ -39,8 +45,8 @@ class FsspecFiles:
 
     def read(self, path: str, max_bytes: int) -> bytes:
         """See `proof.files.Files`."""
-        with self._errors(path), self._fs.open(self._at(path), "rb") as file:
-            data: bytes = file.read(max_bytes + 1)
+        with self._errors(path), self._open(path) as file:
+            data = _read_at_most(file, max_bytes + 1)
         if len(data) > max_bytes:
             raise MalformedBundle(f"longer than {max_bytes} bytes", where=path)
         return data
@@ -76,6 +82,17 @@ class FsspecFiles:
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"
 
+    def _open(self, path: str) -> BinaryIO:
+        if not self._local:
+            opened: BinaryIO = self._fs.open(self._at(path), "rb")
+            return opened
+        # Without O_NONBLOCK, opening a pipe waits for a writer.
+        descriptor = os.open(self._at(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise StoreError("is not a regular file", where=path)
+        return os.fdopen(descriptor, "rb")
+
     def _write_durably(self, target: Path, data: bytes) -> None:
         self._make_directory(target.parent)
         staged = target.parent / f".{target.name}.{secrets.token_hex(4)}"
@@ -104,10 +121,19 @@ class FsspecFiles:
         where = path or self.root
         try:
             yield
-        except FileNotFoundError as e:
+        except (FileNotFoundError, NotADirectoryError) as e:
             raise MissingFile("is not there", where=where) from e
         except (OSError, ValueError) as e:
             raise StoreError(f"{type(e).__name__}: {e}", where=where) from e
+
+
+def _read_at_most(file: BinaryIO, size_bytes: int) -> bytes:
+    """In pieces, since `read(n)` first makes room for n bytes, and a limit is far larger than most files."""
+    pieces = []
+    while size_bytes and (piece := file.read(min(size_bytes, _CHUNK_BYTES))):
+        pieces.append(piece)
+        size_bytes -= len(piece)
+    return b"".join(pieces)
 
 
 def _flush_directory(directory: Path) -> None:

@@ -34,7 +34,7 @@ def claims_of(examination: Examination) -> dict[ClaimName, Claim]:
 
 
 def outcome_of(claims: dict[ClaimName, Claim], findings: Sequence[Finding], policy: Policy) -> Outcome:
-    """Rejected if anything is refuted; accepted if all that the policy demands is there; else inconclusive."""
+    """Rejected if anything is refuted; accepted if all that the policy demands is there; or inconclusive."""
     if any(f.result is Result.REFUTED for f in findings):
         return Outcome.REJECTED
     if any(f.result is Result.UNDECIDED for f in findings):
@@ -71,7 +71,10 @@ def _integrity(examination: Examination) -> Claim:
         examination.log and examination.states and examination.data_checked and examination.weights_checked
     ):
         return _not_shown("the verification ended before everything was read")
-    whole = "the log, every state, every sample and the released weights have the digests that the checkpoint signs"
+    whole = (
+        "the log, every state, loss and sample and the released weights have the digests that the "
+        "checkpoint signs"
+    )
     if not examination.pinned:
         return _not_shown(f"self-consistent: {whole}", "no key was pinned, so anyone could have made it")
     return Claim(status=Status.SHOWN, evidence=(whole, "the checkpoint is signed by the pinned key"))

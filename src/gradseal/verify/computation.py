@@ -1,10 +1,12 @@
 """Computation: the sampled segments replayed by a worker, and what their differences mean.
 
-In native arithmetic only bit equality passes. A difference in the recorded environment refutes; in another one
-it may be noise, and leaves the claim undecided with the error that was measured.
+In native arithmetic only bit equality passes. A difference in the recorded environment refutes; in another
+one it may be noise, and leaves the claim undecided with the error that was measured.
 """
 
 from __future__ import annotations
+
+import math
 
 from gradseal.errors import ReplayError
 from gradseal.program.native import Environment, differences
@@ -83,12 +85,12 @@ def _judge(examination: Examination, answer: SegmentResult, *, same: bool) -> No
         Finding(
             check=Check.REPLAY,
             result=Result.REFUTED if same else Result.UNDECIDED,
-            message=f"replay differs from the sealed state in {', '.join(answer.differing)}; the parameters are "
-            f"{answer.error:.3g} away, {relative:.3g} of the update"
+            message=f"replay differs from the sealed state in {', '.join(answer.differing)}; the parameters "
+            f"are {answer.error:.3g} away, {relative:.3g} of the update"
             + ("" if same else "; in another environment this may be noise"),
             where=f"segment {answer.segment}",
             segment=answer.segment,
-            measured=relative if relative != float("inf") else None,
+            measured=relative if math.isfinite(relative) else None,  # JSON has no other numbers
             allowed=0.0,
         )
     )

@@ -19,7 +19,16 @@ from gradseal.program.release import MAX_RELEASE_BYTES, Release, read_weights
 from gradseal.program.samples import MAX_SCHEMA_BYTES, SampleSchema
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
 from gradseal.program.sources import Given, Initialisation
-from gradseal.proof.entries import Close, Initial, Segment, entry_from_bytes, seal_of, state_root
+from gradseal.proof.entries import (
+    MAX_LOSSES_BYTES,
+    Close,
+    Initial,
+    Segment,
+    decode_losses,
+    entry_from_bytes,
+    seal_of,
+    state_root,
+)
 from gradseal.proof.fields import Fields
 from gradseal.proof.files import WEIGHTS, Files, opening_path, read_blob, read_opening
 from gradseal.proof.manifest import Manifest
@@ -191,7 +200,7 @@ class StateChecker:
         """Checks the state that `seal` stands for; returns its tensors' digests.
 
         Raises:
-            CorruptBlob, MissingFile, MalformedBundle: A tensor is not what it was, not there, or not of its shape.
+            CorruptBlob, MissingFile, MalformedBundle: A tensor is altered, not there, or not of its shape.
         """
         digests = check_opening(self._files, self._manifest, seal, len(self._layout))
         for spec, digest in zip(self._layout, digests, strict=True):
@@ -221,6 +230,19 @@ def check_given(files: Files, contents: Contents) -> None:
             and len(read_blob(files, source.digest, spec.size_bytes)) != spec.size_bytes
         ):
             raise CorruptBlob("does not have the bytes that its shape takes", where=spec.name)
+
+
+def check_losses(files: Files, log: Log) -> None:
+    """Hashes every segment's losses, replayed or not.
+
+    Raises:
+        CorruptBlob, MissingFile, MalformedBundle: One is not what it was, not there, or not of so many steps.
+    """
+    for segment in log.segments:
+        where = f"losses of segment {segment.index}"
+        with naming(where):
+            data = read_blob(files, segment.losses, MAX_LOSSES_BYTES)
+        decode_losses(data, segment.steps, where=where)
 
 
 def check_weights(files: Files, close: Close, contents: Contents, last: tuple[bytes, ...]) -> None:

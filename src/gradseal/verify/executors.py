@@ -1,8 +1,8 @@
 """Where replays run: the seam between the verifier and its workers.
 
-`LocalProcess` starts one process in the recorded environment: threads, vector width, oneDNN and MKL modes can
-only be set before torch is loaded. The process may crash, hang or run out of memory on a hostile program; that
-ends in `WorkerDied`, never in the verifier.
+`LocalProcess` starts one process in the recorded environment: threads, vector width, oneDNN and MKL modes
+can only be set before torch is loaded. The process may crash, hang or run out of memory on a hostile program;
+that ends in `WorkerDied`, never in the verifier.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import IO, Any, Protocol
 
@@ -25,6 +26,7 @@ from gradseal.proof.manifest import Manifest
 from gradseal.verify.outcomes import SegmentResult, Task
 
 _MAX_LINE_BYTES = 1 << 20
+_PIPES_CLOSE_SECONDS = 5.0
 
 
 class WorkerDied(ReplayError):
@@ -77,7 +79,7 @@ class LocalProcess:
 
     def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
         """See `Executor`."""
-        with tempfile.TemporaryDirectory() as directory, open(f"{directory}/stderr", "w+b") as stderr:
+        with tempfile.TemporaryFile() as stderr:
             process = subprocess.Popen(
                 # -P keeps the working directory out of the import path.
                 [sys.executable, "-P", "-m", "gradseal.verify.worker"],
@@ -86,11 +88,21 @@ class LocalProcess:
                 stderr=stderr,
                 env=_variables(request.environment),
             )
+            lines: queue.Queue[bytes] = queue.Queue()
+            # Both may wait for a worker that hangs, so neither is done by this thread.
+            threads = [
+                threading.Thread(target=_send, args=(process.stdin, request), daemon=True),
+                threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True),
+            ]
             try:
-                yield from _answers(process, request, stderr)
+                for thread in threads:
+                    thread.start()
+                yield from _answers(process, request, lines, stderr)
             finally:
                 process.kill()
                 process.wait()
+                for thread in threads:
+                    thread.join(_PIPES_CLOSE_SECONDS)
 
 
 def _variables(environment: Environment) -> dict[str, str]:
@@ -99,11 +111,8 @@ def _variables(environment: Environment) -> dict[str, str]:
 
 
 def _answers(
-    process: subprocess.Popen[bytes], request: Request, stderr: IO[bytes]
+    process: subprocess.Popen[bytes], request: Request, lines: queue.Queue[bytes], stderr: IO[bytes]
 ) -> Iterator[Ready | SegmentResult]:
-    lines: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
-    _send(process, request)
     left = len(request.tasks)
     while left:
         try:
@@ -114,20 +123,35 @@ def _answers(
             ) from e
         if not line:
             raise WorkerDied(_last_words(process, stderr), where="worker")
+        answer = _answer(line)
+        if isinstance(answer, Error):
+            raise answer
+        if answer is not None:
+            left -= isinstance(answer, SegmentResult)
+            yield answer
+
+
+def _answer(line: bytes) -> Ready | SegmentResult | Error | None:
+    """What a line says; None for a mere sign of life.
+
+    Raises:
+        WorkerDied: It is no answer; a process that was killed may leave half of one.
+    """
+    try:
         answer = json.loads(line)
         match answer.pop("kind"):
             case "environment":
-                yield Ready(environment=Environment(**answer["environment"]))
+                return Ready(environment=Environment(**answer["environment"]))
             case "segment":
-                left -= 1
-                yield SegmentResult(**{**answer, "differing": tuple(answer["differing"])})
+                return SegmentResult(**{**answer, "differing": tuple(answer["differing"])})
             case "error":
-                raise _error(answer)
+                return _error(answer)
+    except (AttributeError, LookupError, TypeError, ValueError) as e:
+        raise WorkerDied(f"its answer cannot be read: {line[:80]!r}", where="worker") from e
+    return None
 
 
-def _send(process: subprocess.Popen[bytes], request: Request) -> None:
-    if process.stdin is None:
-        raise WorkerDied("has no input", where="worker")
+def _send(pipe: IO[bytes], request: Request) -> None:
     tasks = [{f.name: _plain(getattr(task, f.name)) for f in fields(task)} for task in request.tasks]
     message = {
         "url": request.url,
@@ -135,22 +159,19 @@ def _send(process: subprocess.Popen[bytes], request: Request) -> None:
         "tasks": tasks,
         "memory_bytes": request.memory_bytes,
     }
-    try:
-        process.stdin.write(json.dumps(message).encode() + b"\n")
-        process.stdin.close()
-    except BrokenPipeError as e:
-        raise WorkerDied("ended before it was asked anything", where="worker") from e
+    # A worker that ended has said why, or its silence tells.
+    with suppress(OSError), pipe:
+        pipe.write(json.dumps(message).encode() + b"\n")
 
 
 def _plain(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _read_lines(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
-    if process.stdout is None:
-        raise WorkerDied("has no output", where="worker")
-    while line := process.stdout.readline(_MAX_LINE_BYTES):
-        lines.put(line)
+def _read_lines(pipe: IO[bytes], lines: queue.Queue[bytes]) -> None:
+    with pipe:
+        while line := pipe.readline(_MAX_LINE_BYTES):
+            lines.put(line)
     lines.put(b"")
 
 
@@ -162,6 +183,6 @@ def _last_words(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
 
 
 def _error(answer: dict[str, Any]) -> Error:
-    kind = getattr(errors, answer["error"], ReplayError)
-    error: Error = kind(answer["message"], where=answer["where"])
-    return error
+    kind = getattr(errors, str(answer["error"]), ReplayError)
+    kind = kind if isinstance(kind, type) and issubclass(kind, Error) else ReplayError
+    return kind(str(answer["message"]), where=str(answer["where"]))

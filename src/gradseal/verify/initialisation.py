@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from gradseal.program.optimizers import Optimizer
 from gradseal.program.rules import Rule, fill_chunks
-from gradseal.program.sources import FreeBytes, Given, free_bytes
+from gradseal.program.sources import COMMON_NUMBERS, FreeBytes, Given, free_bytes
 from gradseal.program.tensors import TensorSpec
+from gradseal.proof.canonical import float_to_bits
 from gradseal.verify.contents import Contents
 from gradseal.verify.examination import Ended, Examination
 from gradseal.verify.verdict import Check, Finding, Result
@@ -86,4 +88,24 @@ def count_free_bytes(contents: Contents) -> tuple[FreeBytes, ...]:
         (f"graph of batch size {size}", graph)
         for size, graph in sorted(contents.graphs.items(), reverse=True)
     ]
-    return free_bytes(contents.initialisation, contents.program.layout, contents.program.constants, graphs)
+    program = contents.program
+    return (
+        *free_bytes(contents.initialisation, program.layout, program.constants, graphs),
+        *_free_in_optimizer(program.optimizer),
+    )
+
+
+def _free_in_optimizer(optimizer: Optimizer) -> Iterator[FreeBytes]:
+    """Eight bytes for each hyperparameter, and for each parameter the bits that say which group it is in.
+
+    With a parameter for each number, a learning rate of its own moves each to where it is wanted in one step.
+    """
+    settings = {
+        float_to_bits(number)
+        for group in optimizer.groups
+        for number in (group.lr, group.momentum, group.dampening, group.weight_decay)
+    }
+    bits_a_parameter = max(0, len(optimizer.groups) - 1).bit_length()
+    chosen = (len(list(optimizer.parameters())) * bits_a_parameter + 7) // 8
+    if size := 8 * len(settings - COMMON_NUMBERS) + chosen:
+        yield FreeBytes(where="optimizer", name=f"hyperparameters of {optimizer.name}", size_bytes=size)

@@ -17,6 +17,7 @@ from gradseal.verify.contents import (
     Log,
     StateChecker,
     check_given,
+    check_losses,
     check_weights,
     compare_weights,
     read_contents,
@@ -62,6 +63,8 @@ def check_integrity(
     examination.contents = contents
     _structure(examination, contents)
     _states(examination, bundle, log, contents, shown)
+    with examination.checking(Check.LOSSES, "every segment's losses have their digest"):
+        check_losses(bundle.files, log)
     with examination.checking(Check.DATA):
         reader = SampleReader(bundle.files, manifest.data, contents.schema)
         reader.check_all(

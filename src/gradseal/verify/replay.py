@@ -73,7 +73,7 @@ class Replayer:
 
         Raises:
             ReplayError: An operator refused its arguments.
-            CorruptBlob, MissingFile, MalformedBundle: A state, sample or loss is not what it was, or not there.
+            CorruptBlob, MissingFile, MalformedBundle: A state, sample or loss is altered, or not there.
         """
         if self._state_seal != task.start:
             self._state = self._read_state(task.start)

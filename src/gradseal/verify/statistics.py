@@ -39,14 +39,12 @@ def draws_needed(population: int, tolerated_fraction: float, confidence: float) 
     if population == 0:
         return 0
     forged = min(population, max(1, ceil(Fraction(tolerated_fraction) * population)))
-    low, high = 0, population
-    while low < high:
-        middle = (low + high) // 2
-        if missed_probability(population, forged, middle) <= 1 - Fraction(confidence):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    # One draw after another: few are needed, while a probability of many draws is a fraction of huge numbers.
+    drawn, missed = 0, Fraction(1)
+    while missed > 1 - Fraction(confidence):
+        missed *= Fraction(population - forged - drawn, population - drawn)
+        drawn += 1
+    return drawn
 
 
 def missed_probability(population: int, forged: int, drawn: int) -> Fraction:

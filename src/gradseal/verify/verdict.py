@@ -63,6 +63,7 @@ class Check(StrEnum):
     ENTRIES = "entries"
     PROGRAM = "program"
     STATES = "states"
+    LOSSES = "losses"
     DATA = "data"
     WEIGHTS = "weights"
     SEED = "seed"
@@ -80,6 +81,7 @@ CLAIM_OF: Mapping[Check, ClaimName] = {
     Check.ENTRIES: ClaimName.INTEGRITY,
     Check.PROGRAM: ClaimName.INTEGRITY,
     Check.STATES: ClaimName.INTEGRITY,
+    Check.LOSSES: ClaimName.INTEGRITY,
     Check.DATA: ClaimName.DATA,
     Check.WEIGHTS: ClaimName.INTEGRITY,
     Check.SEED: ClaimName.PRECEDENCE,

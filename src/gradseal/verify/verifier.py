@@ -52,8 +52,8 @@ def verify(
     Args:
         path: The bundle: a directory, or an fsspec URL.
         policy: What is demanded and spent; by default `full`.
-        keys: The owner's key as the verifier knows it; with several, any of them will do. Without any, integrity
-            is only that of a record that agrees with itself.
+        keys: The owner's key as the verifier knows it; with several, any of them will do. Without any,
+            integrity is only that of a record that agrees with itself.
         weights: A safetensors file that is to hold the released weights.
         draw: The randomness of an earlier verification, to repeat it; by default fresh.
         executor: Where replays run; by default a child process on this machine.

@@ -1,9 +1,9 @@
 """A worker's process: replays the segments it is asked for, and says how each went.
 
-Started as `python -m gradseal.verify.worker`, in the recorded environment, with a request as one JSON object on
-standard input. Answers are JSON objects, one a line: its environment, a sign of life after each step, a result
-for each segment, an error that ends it. It trusts nothing in the bundle: what it reads it hashes again, and
-what it runs is the interpreter's closed list of operators.
+Started as `python -m gradseal.verify.worker`, in the recorded environment, with a request as one JSON object
+on standard input. Answers are JSON objects, one a line: its environment, a sign of life after each step, a
+result for each segment, an error that ends it. It trusts nothing in the bundle: what it reads it hashes
+again, and what it runs is the interpreter's closed list of operators.
 """
 
 from __future__ import annotations
