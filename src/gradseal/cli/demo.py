@@ -17,7 +17,7 @@ from gradseal.cli.output import make_new_directory
 from gradseal.cli.watching import Watcher
 from gradseal.proof.note import SigningKey, VerificationKey
 from gradseal.report.page import outcomes_table, save_page, section, verdict_section
-from gradseal.report.terminal import OUTCOME_STYLE, print_verdict, say
+from gradseal.report.terminal import OUTCOME_STYLE, line_width, print_verdict, say, wrapped
 from gradseal.report.words import finding_text, finite
 from gradseal.verify.verdict import ClaimName, Outcome, Result, Status, Verdict
 
@@ -33,6 +33,7 @@ _TAMPERED = (
     "Each copy is changed in one way: by a stranger, by a thief with a key of his own, or by the owner "
     "himself, who can sign anything again. Each must be rejected, by a finding that says what and where."
 )
+_INDENT = len("inconclusive  ")
 _PROMISED = [name for name in ClaimName if name is not ClaimName.PRECEDENCE]
 
 
@@ -113,14 +114,17 @@ def _tamper(out: Path, owner: SigningKey, console: Console) -> list[tuple[str, s
         finally:
             shutil.rmtree(copy, ignore_errors=True)
         tampered.append((name, done, verdict))
-        line = Text(verdict.outcome.value, style=OUTCOME_STYLE[verdict.outcome])
-        line.append(f"  {name}: ", style="bold").append(
-            f"{done}\n          found: {_found(verdict)}", style=""
-        )
-        say(line, console)
+        say(_line(name, done, verdict, line_width(console)), console)
     rejected = sum(v.outcome is Outcome.REJECTED for _, _, v in tampered)
     say(f"{rejected} of {len(tampered)} tampered copies were rejected", console)
     return tampered
+
+
+def _line(name: str, done: str, verdict: Verdict, width: int) -> Text:
+    indent = " " * _INDENT
+    line = Text(f"{verdict.outcome.value:<{_INDENT}}", style=OUTCOME_STYLE[verdict.outcome])
+    line.append(wrapped(f"{name}: {done}", indent, width), style="default")
+    return line.append(f"\n{indent}{wrapped(f'found: {_found(verdict)}', indent, width)}", style="default")
 
 
 def _verified(bundle: Path, key: VerificationKey) -> Verdict:
@@ -139,8 +143,8 @@ def _as_promised(verdict: Verdict, tampered: list[Verdict]) -> bool:
 
 
 def _announce(heading: str, words: str, console: Console) -> None:
-    console.print(f"\n{heading}\n", style="bold", highlight=False)
-    console.print(f"{words}\n", highlight=False)
+    say(Text(f"\n{heading}\n", style="bold"), console)
+    say(f"{wrapped(words, '', line_width(console))}\n", console)
 
 
 def _found(verdict: Verdict) -> str:

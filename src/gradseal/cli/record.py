@@ -36,7 +36,7 @@ _LISTED = "\n".join(f"  {name}  {what}" for name, what in RECIPES.items())
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0, (1 << 256) - 1),
+    type=click.IntRange(min=0),
     metavar="NUMBER",
     help="What all randomness derives from; by default fresh.",
 )
@@ -61,6 +61,8 @@ def command(
 
     To record a training of your own, call gradseal.record in your script.
     """
+    if seed is not None and seed.bit_length() > 256:
+        raise click.BadParameter("a seed is below 2**256", param_hint="--seed")
     signer = load_signer(key)
     known_recipe(recipe)
     make_new_directory(out)

@@ -29,8 +29,9 @@ def command(bundle: str, entries: bool, as_json: bool) -> None:
     click.echo(f"What {printable(bundle)} says of itself; nothing of it is verified.")
     for heading, rows in _sections(said).items():
         click.echo(f"\n{heading}")
+        column = max(16, *(len(name) + 2 for name in rows))
         for name, value in rows.items():
-            click.echo(f"{name:<16}{printable(str(value))}")
+            click.echo(f"{printable(name):<{column}}{printable(str(value)) or 'not set'}")
     if entries:
         click.echo("\nentries")
         for number, entry in enumerate(said["entries"], start=1):
@@ -96,5 +97,5 @@ def _sections(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "data root": data["root"],
             **{name: manifest[name] for name in ("program", "initialisation", "release")},
         },
-        "arithmetic": manifest["arithmetic"],
+        "arithmetic": {name.replace("_", " "): value for name, value in manifest["arithmetic"].items()},
     }

@@ -131,8 +131,8 @@ def _capture_once(
     ]
     fake_buffers = [mode.from_tensor(b) for b in buffers.values()]
     fake_batch = [mode.from_tensor(t) for t in batch]
-    kept = {n: p.grad for n, p in parameters.items()}
     reached: list[bool] = []
+    modules = _ModuleStack(model)
 
     def step(
         ps: list[torch.Tensor], bs: list[torch.Tensor], leaves: list[torch.Tensor]
@@ -151,24 +151,15 @@ def _capture_once(
                 raise CaptureError(
                     "the forward pass changes a buffer's shape or element type", where=f"model.{name}"
                 )
+        modules.in_backward = True
         gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
             value, [by_name[n] for n in trained], allow_unused=True
         )
-        # Reentrant checkpointing calls backward inside backward, which adds to the model's own gradients.
-        if any(p.grad is not kept[n] for n, p in parameters.items()):
-            for name, parameter in parameters.items():
-                parameter.grad = kept[name]
-            raise CaptureError(
-                "the backward pass runs another one inside",
-                where="loss",
-                advice="turn off activation checkpointing for recording",
-            )
         if all(gradient is None for gradient in gradients):
             raise CaptureError("the loss depends on no trained parameter", where="loss")
         reached[:] = [g is not None for g in gradients]
         return [value, *(g for g in gradients if g is not None), *(swapped[name] for name in buffers)]
 
-    modules = _ModuleStack(model)
     with modules.watch(), _errors_named(modules), torch.random.fork_rng(devices=[]), mode:
         traced = make_fx(step)(fake_parameters, fake_buffers, fake_batch)
     inputs = [
@@ -241,6 +232,7 @@ class _ModuleStack:
         self._modules = list(model.modules())
         self._stack: list[str] = []
         self._changes: list[tuple[str, str]] = []
+        self.in_backward = False
 
     @property
     def current(self) -> str:
@@ -257,6 +249,12 @@ class _ModuleStack:
                 handle.remove()
 
     def _enter(self, module: nn.Module, args: object) -> None:
+        if self.in_backward:
+            raise CaptureError(
+                "runs again in the backward pass",
+                where=self._names[id(module)],
+                advice="turn off activation checkpointing for recording",
+            )
         self._stack.append(self._names[id(module)])
         self._note()
 

@@ -16,6 +16,21 @@ from gradseal.program.native import seeded
 from gradseal.program.optimizers import Optimizer
 
 
+def compute(
+    interpreter: Interpreter,
+    state: Mapping[str, torch.Tensor],
+    batch: Sequence[torch.Tensor],
+    *,
+    seed: bytes,
+    step: int,
+) -> StepResult:
+    """Runs a step's graph with the step's randomness, leaving `state` as it is; raises as `take_step` does."""
+    device = next(iter(state.values())).device.type
+    # Where the caller is under autocast, operators would otherwise change types that the graph has fixed.
+    with seeded(seed, step), torch.autocast(device, enabled=False):
+        return interpreter.run(state, batch)
+
+
 def take_step(
     interpreter: Interpreter,
     optimizer: Optimizer,
@@ -41,8 +56,7 @@ def take_step(
     Raises:
         ReplayError: An operator refused its arguments, or a result is not shaped as what it is for.
     """
-    with seeded(seed, step):
-        result = interpreter.run(state, batch)
+    result = compute(interpreter, state, batch, seed=seed, step=step)
     for name, value in result.buffers.items():
         _check_like(value, state[f"buffers/{name}"], f"new value of buffer {name}")
     for name, value in result.gradients.items():

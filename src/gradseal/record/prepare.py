@@ -31,6 +31,7 @@ from gradseal.program.release import Release
 from gradseal.program.rules import Rule, fill
 from gradseal.program.samples import SampleSchema
 from gradseal.program.sources import Given, Initialisation, Source
+from gradseal.program.step import compute, take_step
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.fields import Fields
 from gradseal.proof.manifest import MAX_SEGMENT_STEPS, MAX_SEGMENTS, MAX_STEPS, Manifest, Plan, Seed
@@ -70,11 +71,18 @@ class Prepared:
     interpreters: Mapping[int, Interpreter]
     release: Release
 
-    def run(self, state: Mapping[str, torch.Tensor], leaves: Sequence[torch.Tensor], step: int) -> StepResult:
-        """Runs a step's graph on the leaves of its batch, with the step's randomness."""
-        # Where the caller is under autocast, operators would otherwise change types that the graph has fixed.
-        with seeded(self.seed, step), torch.autocast(self.live.device.type, enabled=False):
-            return self.interpreters[len(leaves[0])].run(state, leaves)
+    def compute(
+        self, state: Mapping[str, torch.Tensor], leaves: Sequence[torch.Tensor], step: int
+    ) -> StepResult:
+        """Runs a step's graph on the leaves of its batch; `state` stays as it is."""
+        return compute(self.interpreters[len(leaves[0])], state, leaves, seed=self.seed, step=step)
+
+    def take_step(
+        self, state: Mapping[str, torch.Tensor], leaves: Sequence[torch.Tensor], step: int
+    ) -> StepResult:
+        """Moves `state` on by one step, in place."""
+        interpreter, optimizer = self.interpreters[len(leaves[0])], self.program.optimizer
+        return take_step(interpreter, optimizer, state, leaves, seed=self.seed, step=step)
 
 
 def prepare(
@@ -317,7 +325,7 @@ def _compare_with_eager(request: Request, prepared: Prepared) -> None:
     """
     batch = prepared.data.batch(prepared.order.indices(0), prepared.live.device)
     before = prepared.live.snapshot()
-    own = prepared.run(before, batch, step=0)
+    own = prepared.compute(before, batch, step=0)
     parameters = {n: p for n, p in request.model.named_parameters() if n in own.gradients}
     with seeded(prepared.seed, 0):
         loss = request.loss(request.model, prepared.data.schema.unflatten([leaf.clone() for leaf in batch]))

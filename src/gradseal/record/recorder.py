@@ -175,11 +175,7 @@ class Run:
         with self._ending_on_errors():
             self._begin(batch)
             state = self._live.tensors()
-            result = self._prepared.run(state, self._leaves, self._step)
-            with torch.no_grad():
-                for name, value in result.buffers.items():
-                    state[f"buffers/{name}"].copy_(value)
-                self._prepared.program.optimizer.update(state, result.gradients, self._step)
+            result = self._prepared.take_step(state, self._leaves, self._step)
             if self._step == 0:
                 self._live.install_momentum(result.gradients)
             self._finish(float(result.loss))
@@ -288,11 +284,7 @@ class Run:
 
     def _run_again(self, before: dict[str, torch.Tensor], loss: torch.Tensor) -> None:
         """Runs the step just done from the graph, and stops the recording if a bit differs."""
-        result = self._prepared.run(before, self._leaves, self._step)
-        with torch.no_grad():
-            for name, value in result.buffers.items():
-                before[f"buffers/{name}"].copy_(value)
-            self._prepared.program.optimizer.update(before, result.gradients, self._step)
+        result = self._prepared.take_step(before, self._leaves, self._step)
         after = self._live.tensors()
         wrong = differing(after, before)
         if not same_bits(loss.detach().reshape(()), result.loss.reshape(())):

@@ -32,7 +32,12 @@ _MOST = 10
 
 def print_verdict(verdict: Verdict, console: Console) -> None:
     """Prints the verdict, at the console's width."""
-    say(render(verdict, width=min(console.width, _WIDEST)), console)
+    say(render(verdict, width=line_width(console)), console)
+
+
+def line_width(console: Console) -> int:
+    """How many columns a line may take: the console's, but no more than is easy to read."""
+    return min(console.width, _WIDEST)
 
 
 def say(text: Text | str, console: Console) -> None:
@@ -44,7 +49,7 @@ def render(verdict: Verdict, width: int) -> Text:
     """The verdict as lines of at most `width` columns, digests and keys apart."""
     text = Text()
     text.append(verdict.outcome.value.upper(), style=OUTCOME_STYLE[verdict.outcome])
-    text.append(f"\n{_wrapped(words.reason(verdict), '', width)}\n")
+    text.append(f"\n{wrapped(words.reason(verdict), '', width)}\n")
     for said, named in words.identity(verdict).items():
         text.append(f"\n{said:<7}", style="dim").append(named)
     text.append("\n")
@@ -59,19 +64,19 @@ def render(verdict: Verdict, width: int) -> Text:
     return text
 
 
-def _append_list(text: Text, heading: str, style: str, lines: list[str], width: int) -> None:
-    if lines:
-        text.append(f"\n\n{heading}", style=style)
-        for line in lines:
-            text.append(f"\n- {_wrapped(line, '  ', width)}")
-
-
-def _listed(lines: list[str], indent: int, width: int) -> str:
-    return ("\n" + " " * indent).join(_wrapped(line, " " * indent, width) for line in lines)
-
-
-def _wrapped(line: str, indent: str, width: int) -> str:
+def wrapped(line: str, indent: str, width: int) -> str:
     """The line in several, each after the first indented; words are never broken."""
     room = max(20, width - len(indent))
     pieces = textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
     return f"\n{indent}".join(pieces)
+
+
+def _append_list(text: Text, heading: str, style: str, lines: list[str], width: int) -> None:
+    if lines:
+        text.append(f"\n\n{heading}", style=style)
+        for line in lines:
+            text.append(f"\n- {wrapped(line, '  ', width)}")
+
+
+def _listed(lines: list[str], indent: int, width: int) -> str:
+    return ("\n" + " " * indent).join(wrapped(line, " " * indent, width) for line in lines)
