@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -75,10 +76,10 @@ def test_round_trip(args: list[Argument], kwargs: dict[str, Argument]) -> None:
     try:
         again = Graph.decode(own.encode(), where="graph")
     except MalformedBundle as e:
-        assert "too deep" in e.message  # noqa: PT017 # the one thing that the strategy may exceed
+        assert "too deep" in e.message  # the one thing that the strategy may exceed
         return
     assert again.encode() == own.encode()
-    assert list(again.nodes[0].references()) == list(own.nodes[0].references())
+    assert sorted(again.nodes[0].references()) == sorted(own.nodes[0].references())
 
 
 def test_numbers_keep_their_kind() -> None:
@@ -185,10 +186,8 @@ def test_any_changed_byte_is_an_error_of_ours_or_another_graph(data: st.DataObje
     whole = graph(node(ADD, Ref(0), 1.5, alpha=(1, None)), node("getitem", Ref(3), 0)).encode()
     at = data.draw(st.integers(0, len(whole) - 1))
     changed = whole[:at] + bytes([data.draw(st.integers(0, 255))]) + whole[at + 1 :]
-    try:
+    with suppress(Error):
         assert Graph.decode(changed, where="graph").encode() == changed
-    except Error:
-        pass
 
 
 def test_bombs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -236,10 +237,8 @@ def test_every_error_is_a_replay_error_that_names_the_node(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))
 def test_no_operator_without_arguments_does_more_than_refuse(name: str) -> None:
-    try:
+    with suppress(ReplayError):
         run([node(name), node("aten.ones.default", ())], [])
-    except ReplayError:
-        pass
 
 
 def test_inputs_that_the_run_does_not_have() -> None:

@@ -93,7 +93,8 @@ def test_the_bits_of_torch(
     warm: bool,
 ) -> None:
     model = Three(values)
-    groups = [{"params": [model.a]} | legal(first), {"params": [model.b, model.idle]} | legal(second)]
+    groups: list[dict[str, Any]] = [{"params": [model.a]}, {"params": [model.b, model.idle]}]
+    groups = [group | legal(options) for group, options in zip(groups, (first, second), strict=True)]
     optimizer = torch.optim.SGD(groups, foreach=foreach)
     if warm:
         for p in model.parameters():
@@ -152,7 +153,8 @@ def test_warm_is_noticed() -> None:
 def test_names_and_groups() -> None:
     model = Three([1.0] * 12)
     model.idle.requires_grad_(False)
-    optimizer = torch.optim.SGD([{"params": [model.b], "lr": 0.5}, {"params": [model.a, model.idle]}], lr=0.1)
+    groups: list[dict[str, Any]] = [{"params": [model.b], "lr": 0.5}, {"params": [model.a, model.idle]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
     named = capture_optimizer(optimizer, model)
     assert list(named.parameters()) == ["b", "a"]
     assert [g.lr for g in named.groups] == [0.5, 0.1]

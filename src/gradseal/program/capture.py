@@ -186,6 +186,25 @@ def _check_loss(value: object) -> None:
         )
     if not value.requires_grad:
         raise CaptureError("the loss depends on no trained parameter", where="loss")
+    _check_no_reentrant_checkpoint(value)
+
+
+def _check_no_reentrant_checkpoint(value: torch.Tensor) -> None:
+    """Refuses what hides parameters from `torch.autograd.grad`, which would then leave them untrained."""
+    ahead, seen = [value.grad_fn], {value.grad_fn}
+    while ahead:
+        function = ahead.pop()
+        if function is None:
+            continue
+        if function.name().startswith("CheckpointFunction"):
+            raise CaptureError(
+                "activation checkpointing, of the reentrant kind",
+                where="loss",
+                advice="turn off activation checkpointing for recording",
+            )
+        fresh = [f for f, _ in function.next_functions if f not in seen]
+        seen.update(fresh)
+        ahead += fresh
 
 
 def _check_constants(constants: Sequence[torch.Tensor], state: dict[str, torch.Tensor]) -> None:

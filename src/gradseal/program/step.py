@@ -24,7 +24,7 @@ def compute(
     seed: bytes,
     step: int,
 ) -> StepResult:
-    """Runs a step's graph with the step's randomness, leaving `state` as it is; raises as `take_step` does."""
+    """Runs a step's graph with its randomness, leaving `state` as it is; raises as `take_step` does."""
     device = next(iter(state.values())).device.type
     # Where the caller is under autocast, operators would otherwise change types that the graph has fixed.
     with seeded(seed, step), torch.autocast(device, enabled=False):

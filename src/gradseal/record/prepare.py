@@ -117,6 +117,7 @@ def prepare(
         )
         for size in sizes
     }
+    _check_same_gradients(captured)
     data = commit(dataset, schema, blobs, progress)
     constants = _shared_constants(captured)
     graphs = {size: renumber_constants(c.graph, _positions(c, constants)) for size, c in captured.items()}
@@ -208,6 +209,19 @@ def _plan(request: Request) -> Plan:
         collation=RULE,
         seed=Seed(source="declared", value=request.seed),
     )
+
+
+def _check_same_gradients(captured: Mapping[int, Captured]) -> None:
+    """Refuses a parameter that only some batch sizes train: its momentum would begin at a step of its own."""
+    sizes = iter(captured)
+    first = next(sizes)
+    for size in sizes:
+        for name in set(captured[first].graph.gradients) ^ set(captured[size].graph.gradients):
+            raise CaptureError(
+                f"is trained by batches of {first} or of {size} samples, not by both",
+                where=f"model.{name}",
+                advice="make the loss reach it whatever the batch's size, or use drop_last=True",
+            )
 
 
 def _shared_constants(captured: Mapping[int, Captured]) -> list[torch.Tensor]:
@@ -326,16 +340,21 @@ def _compare_with_eager(request: Request, prepared: Prepared) -> None:
     batch = prepared.data.batch(prepared.order.indices(0), prepared.live.device)
     before = prepared.live.snapshot()
     own = prepared.compute(before, batch, step=0)
-    parameters = {n: p for n, p in request.model.named_parameters() if n in own.gradients}
+    trained = set(prepared.program.optimizer.parameters())
+    parameters = {n: p for n, p in request.model.named_parameters() if n in trained}
     with seeded(prepared.seed, 0):
         loss = request.loss(request.model, prepared.data.schema.unflatten([leaf.clone() for leaf in batch]))
-        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     # Every tensor of the state, so that a change that the graph does not know of is seen.
     after = prepared.live.tensors()
     eager = {"loss": loss.detach(), **{name: tensor.clone() for name, tensor in after.items()}}
     graph = {"loss": own.loss, **before, **{f"buffers/{name}": value for name, value in own.buffers.items()}}
+    # A gradient that only one of them has is as different as can be.
+    none = torch.empty(0, device=prepared.live.device)
     for name, gradient in zip(parameters, gradients, strict=True):
-        eager[f"gradient of {name}"], graph[f"gradient of {name}"] = gradient, own.gradients[name]
+        if gradient is not None or name in own.gradients:
+            eager[f"gradient of {name}"] = none if gradient is None else gradient
+            graph[f"gradient of {name}"] = own.gradients.get(name, none)
     with torch.no_grad():
         for name, tensor in after.items():
             tensor.copy_(before[name])

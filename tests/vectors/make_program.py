@@ -1,0 +1,186 @@
+"""Write `program.json`, or compare it with what the code gives: `--check`.
+
+The vectors are for other implementations of docs/spec/program.md. Bytes are hexadecimal, JSON documents are
+given as their canonical text, and a float is the 16 hexadecimal digits of its IEEE-754 bits. No update has
+bits that an implementation may choose: its numbers are such that no operation rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from gradseal.program.batches import collate
+from gradseal.program.graph import Argument, Graph, Input, Named, Node, Ref
+from gradseal.program.memory import to_bytes
+from gradseal.program.optimizers import SGD, SGDGroup, momentum_name
+from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
+from gradseal.program.program import Program
+from gradseal.program.rules import Constant, Formula, Free, Uniform
+from gradseal.program.rules import Named as NamedScalar
+from gradseal.program.samples import SampleSchema
+from gradseal.program.sources import Given, Initialisation, free_bytes
+from gradseal.program.tensors import TensorSpec
+from gradseal.proof.canonical import Json, float_to_bits
+
+VECTORS = Path(__file__).with_name("program.json")
+SEED = bytes(range(32))
+CPU = torch.device("cpu")
+
+
+def _spec(name: str, dtype: str, *shape: int) -> TensorSpec:
+    return TensorSpec(name=name, dtype=dtype, shape=shape)
+
+
+def _graph() -> Graph:
+    arguments: tuple[Argument, ...] = (None, True, 3, 2**62, -0.0, float("nan"), "floor", (1, (Ref(0),)))
+    return Graph(
+        inputs=(
+            Input(kind="state", key="parameters/w"),
+            Input(kind="batch", key=0),
+            Input(kind="constant", key=0),
+        ),
+        nodes=(
+            Node(operator="aten.mul.Tensor", args=(Ref(0), Ref(1)), kwargs={}),
+            Node(operator="aten.max.dim", args=(Ref(3), 0), kwargs={}),
+            Node(operator="getitem", args=(Ref(4), 1), kwargs={}),
+            Node(operator="aten.sum.default", args=(Ref(3),), kwargs={"dtype": Named("dtype", "float32")}),
+            Node(operator="aten.full.default", args=arguments, kwargs={"device": Named("device", "run")}),
+        ),
+        loss=6,
+        gradients={"w": 1},
+        buffers={},
+    )
+
+
+def _program() -> Program:
+    group = SGDGroup(parameters=("w",), lr=0.1, momentum=0.9)
+    return Program(
+        layout=(
+            _spec("parameters/w", "float32", 2),
+            _spec("buffers/n", "int64"),
+            _spec(momentum_name("w"), "float32", 2),
+        ),
+        constants=(_spec("constants/0", "float32", 2),),
+        graphs={2: bytes(32), 4: bytes([1] * 32)},
+        optimizer=SGD(groups=(group,)),
+    )
+
+
+def _initialisation() -> Initialisation:
+    fan = {negative: Formula(negative=negative, p=1, q=1, fan=2) for negative in (True, False)}
+    zero = Constant(number=NamedScalar(name="0"))
+    return Initialisation(
+        state=(Uniform(low=fan[True], high=fan[False]), zero, Constant(number=Free(number=0.3))),
+        constants=(Given(digest=bytes(32)),),
+    )
+
+
+def _documents() -> dict[str, Json]:
+    documents = {
+        "graph": _graph().encode(),
+        "program": _program().encode(),
+        "initialisation": _initialisation().encode(),
+    }
+    return {name: data.decode() for name, data in documents.items()}
+
+
+def _last_uses() -> list[Json]:
+    return [[*uses] for uses in _graph().last_uses()]
+
+
+def _free_bytes() -> list[Json]:
+    program = _program()
+    found = free_bytes(_initialisation(), program.layout, program.constants, [("graph", _graph())] * 2)
+    return [{"where": f.where, "name": f.name, "size_bytes": f.size_bytes} for f in found]
+
+
+def _samples() -> dict[str, Json]:
+    label, pixels = _spec("y", "int64"), _spec("x.0", "float32", 2)
+    own = SampleSchema(tree=("dict", (label, ("tuple", (pixels,), ())), ("y", "x")))
+    samples = [bytes([i, *bytes(7)]) + bytes([0, 0, i, 0x40]) * 2 for i in range(3)]
+    return {
+        "schema": own.encode().decode(),
+        "digest": own.digest().hex(),
+        "samples": [s.hex() for s in samples],
+        "leaves": [leaf.hex() for leaf in own.leaves(samples)],
+        "batch": [to_bytes(leaf).hex() for leaf in collate(own, samples, CPU)],
+    }
+
+
+def _orders() -> list[Json]:
+    found: list[Json] = []
+    for rule in (SHUFFLED, SEQUENTIAL):
+        for drop_last in (False, True):
+            own = Order(rule=rule, samples=7, batch_size=3, drop_last=drop_last, seed=SEED)
+            steps: list[Json] = [[int(i) for i in own.indices(step)] for step in range(5)]
+            found.append(
+                {
+                    "rule": rule,
+                    "samples": 7,
+                    "batch_size": 3,
+                    "drop_last": drop_last,
+                    "seed": SEED.hex(),
+                    "steps": steps,
+                }
+            )
+    return found
+
+
+def _update(group: SGDGroup, warm: bool) -> Json:
+    state = {
+        "parameters/w": torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64),
+        momentum_name("w"): torch.tensor([0.25, -0.0, 3.0], dtype=torch.float64),
+    }
+    gradients = [torch.tensor([0.75, -0.0, -2.0], dtype=torch.float64) * (step + 1) for step in range(3)]
+    found: list[Json] = []
+    for step, gradient in enumerate(gradients):
+        SGD(groups=(group,), warm=warm).update(state, {"w": gradient}, step)
+        found.append({name: [float_to_bits(x) for x in tensor.tolist()] for name, tensor in state.items()})
+    fields: dict[str, Json] = {"optimizer": SGD(groups=(group,), warm=warm).to_json()}
+    given: list[Json] = [[float_to_bits(x) for x in g.tolist()] for g in gradients]
+    return fields | {"gradients": given, "states": found}
+
+
+def _updates() -> list[Json]:
+    groups = (
+        SGDGroup(parameters=("w",), lr=0.5),
+        SGDGroup(parameters=("w",), lr=0.5, weight_decay=0.25),
+        SGDGroup(parameters=("w",), lr=0.5, momentum=0.5, dampening=0.25),
+        SGDGroup(parameters=("w",), lr=0.5, momentum=0.5, weight_decay=0.25, nesterov=True),
+    )
+    return [_update(group, warm) for group in groups for warm in (False, True)]
+
+
+def build() -> dict[str, Json]:
+    """Every vector, as the code gives it now."""
+    return {
+        "documents": _documents(),
+        "last_uses": _last_uses(),
+        "free_bytes": _free_bytes(),
+        "samples": _samples(),
+        "orders": _orders(),
+        "updates": _updates(),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the file, or with `--check` say whether it is what would be written."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare and write nothing")
+    text = json.dumps(build(), indent=1, ensure_ascii=False) + "\n"
+    if not parser.parse_args(arguments).check:
+        VECTORS.write_text(text, encoding="utf-8")
+        return 0
+    same = VECTORS.is_file() and VECTORS.read_text(encoding="utf-8") == text
+    print(f"{VECTORS.name}: {'as the code gives it' if same else 'differs from what the code gives'}")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
