@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from gradseal.errors import MalformedBundle, UnknownKind
+from gradseal.errors import CaptureError, MalformedBundle, UnknownKind
 from gradseal.program.native import (
     PROCESS_VARIABLES,
     Environment,
+    check_recordable,
     current_environment,
     differences,
     enter_environment,
@@ -102,3 +103,11 @@ def test_the_generator_is_restored_after_an_error() -> None:
         torch.rand(1)
         raise RuntimeError
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_variables_that_no_record_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_recordable()
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    with pytest.raises(CaptureError) as caught:
+        check_recordable()
+    assert "ONEDNN_DEFAULT_FPMATH_MODE" in caught.value.where

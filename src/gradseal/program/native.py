@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
+from functools import cache
 from pathlib import Path
 
-from gradseal.errors import MalformedBundle
+from gradseal.errors import CaptureError, MalformedBundle
 from gradseal.program.randomness import step_generator_seed
 from gradseal.proof.canonical import Json
 from gradseal.proof.fields import Fields
@@ -106,15 +107,22 @@ class Environment:
         return {name: value for name, value in variables.items() if value}
 
 
+UNRECORDED_VARIABLES = (
+    "DNNL_MAX_CPU_ISA",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "MKL_ENABLE_INSTRUCTIONS",
+)
+"""Variables that change the bits and that no record holds; a recording refuses them."""
+
 PROCESS_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "MKL_DYNAMIC",
     "ATEN_CPU_CAPABILITY",
     "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA",
     "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS",
+    *UNRECORDED_VARIABLES,
 )
 """Every variable that a worker must not inherit, because it would change the bits."""
 
@@ -126,6 +134,7 @@ def _matching(fields: Fields, name: str, pattern: re.Pattern[str]) -> str:
     return text
 
 
+@cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -152,6 +161,19 @@ def current_environment(device: str = "cpu") -> Environment:
         matmul_precision=torch.get_float32_matmul_precision(),
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
+
+
+def check_recordable() -> None:
+    """Refuses variables that change the bits and that a record does not hold.
+
+    Raises:
+        CaptureError: One is set; names it.
+    """
+    for name in UNRECORDED_VARIABLES:
+        if os.environ.get(name):
+            raise CaptureError(
+                "is set, and a verifier could not know it", where=f"environment: {name}", advice="unset it"
+            )
 
 
 def enter_environment(wanted: Environment) -> None:

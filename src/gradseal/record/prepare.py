@@ -23,7 +23,7 @@ from gradseal.program.graph import Graph, renumber_constants
 from gradseal.program.initialise import rule_for
 from gradseal.program.interpret import Interpreter, StepResult
 from gradseal.program.memory import dtype_name, from_bytes, to_bytes
-from gradseal.program.native import Environment, current_environment, seeded
+from gradseal.program.native import Environment, check_recordable, current_environment, seeded
 from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
 from gradseal.program.program import Program
 from gradseal.program.randomness import run_seed
@@ -100,6 +100,7 @@ def prepare(
         CaptureError: Something cannot be recorded; names it.
         RecordError: The captured graph and the user's own computation differ.
     """
+    check_recordable()
     dataset = dataset_of(request.data)
     _check_plan(request, len(dataset))
     check_model(request.model)
@@ -344,7 +345,9 @@ def _compare_with_eager(request: Request, prepared: Prepared) -> None:
     parameters = {n: p for n, p in request.model.named_parameters() if n in trained}
     with seeded(prepared.seed, 0):
         loss = request.loss(request.model, prepared.data.schema.unflatten([leaf.clone() for leaf in batch]))
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
+            loss, list(parameters.values()), allow_unused=True
+        )
     # Every tensor of the state, so that a change that the graph does not know of is seen.
     after = prepared.live.tensors()
     eager = {"loss": loss.detach(), **{name: tensor.clone() for name, tensor in after.items()}}
