@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from gradseal.cli.key import write_key
 from gradseal.cli.main import REJECTED
-from gradseal.cli.output import make_new_directory
+from gradseal.cli.paths import make_new_directory
 from gradseal.cli.watching import Watcher
 from gradseal.proof.note import SigningKey, VerificationKey
 from gradseal.report.page import outcomes_table, save_page, section, verdict_section
-from gradseal.report.terminal import OUTCOME_STYLE, line_width, print_verdict, say, wrapped
+from gradseal.report.terminal import OUTCOME_STYLE, Terminal, line_width, print_verdict, say, wrapped
 from gradseal.report.words import finding_text, finite
 from gradseal.verify.verdict import ClaimName, Outcome, Result, Status, Verdict
 
@@ -54,7 +53,7 @@ def command(out: Path, steps: int | None) -> None:
     Exit status: 0 if the run is accepted and every tampered copy rejected, 1 if not, 2 for an error.
     """
     make_new_directory(out)
-    console = Console()
+    console = Terminal()
     owner = SigningKey.generate("demo.example/owner")
     write_key(out / "key", owner)
     recorded = _record(out, owner, steps, console)
@@ -80,7 +79,7 @@ def command(out: Path, steps: int | None) -> None:
         sys.exit(REJECTED)
 
 
-def _record(out: Path, owner: SigningKey, steps: int | None, console: Console) -> str:
+def _record(out: Path, owner: SigningKey, steps: int | None, console: Terminal) -> str:
     _announce("1. A real run is recorded", _RECORDED, console)
     import torch
 
@@ -93,14 +92,14 @@ def _record(out: Path, owner: SigningKey, steps: int | None, console: Console) -
     return said
 
 
-def _verify(out: Path, key: VerificationKey, console: Console) -> Verdict:
+def _verify(out: Path, key: VerificationKey, console: Terminal) -> Verdict:
     _announce("2. It is verified in full", _VERIFIED, console)
     verdict = _verified(out / "bundle", key)
     print_verdict(verdict, console)
     return verdict
 
 
-def _tamper(out: Path, owner: SigningKey, console: Console) -> list[tuple[str, str, Verdict]]:
+def _tamper(out: Path, owner: SigningKey, console: Terminal) -> list[tuple[str, str, Verdict]]:
     """Verifies each tampered copy; returns what was touched, what was done, and the verdict."""
     from gradseal.attacks.tampering import TAMPERINGS, copy_bundle
 
@@ -142,7 +141,7 @@ def _as_promised(verdict: Verdict, tampered: list[Verdict]) -> bool:
     )
 
 
-def _announce(heading: str, words: str, console: Console) -> None:
+def _announce(heading: str, words: str, console: Terminal) -> None:
     say(Text(f"\n{heading}\n", style="bold"), console)
     say(f"{wrapped(words, '', line_width(console))}\n", console)
 

@@ -14,7 +14,9 @@ from gradseal.record.keys import load_signer
 
 
 @click.group(
-    name="key", epilog="\b\nExample:\n  gradseal key new owner.key --name example.org/models > owner.pub"
+    name="key",
+    subcommand_metavar="VERB ...",
+    epilog="\b\nExample:\n  gradseal key new owner.key --name example.org/models > owner.pub",
 )
 def command() -> None:
     """Make a signing key, or show its public half."""

@@ -6,7 +6,7 @@ import shlex
 
 import click
 
-from gradseal.cli.output import make_new_directory
+from gradseal.cli.paths import make_new_directory
 from gradseal.recipes.recipe import RECIPES, known_recipe
 from gradseal.record.keys import load_signer
 

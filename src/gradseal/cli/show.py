@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gradseal.cli.paths import reading
 from gradseal.proof.bundle import Bundle, open_bundle
 from gradseal.proof.canonical import decode
 from gradseal.proof.entries import Close, Segment, entry_from_bytes
@@ -22,7 +23,8 @@ from gradseal.store.files import FsspecFiles
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for an error too.")
 def command(bundle: str, entries: bool, as_json: bool) -> None:
     """Show what BUNDLE, a directory or URL, says of itself. Nothing is verified."""
-    said = describe(open_bundle(FsspecFiles(bundle)), with_entries=entries)
+    with reading(bundle):
+        said = describe(open_bundle(FsspecFiles(bundle)), with_entries=entries)
     if as_json:
         click.echo(json.dumps(said, indent=2))
         return

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from gradseal.cli.main import ACCEPTED, INCONCLUSIVE, REJECTED
+from gradseal.cli.paths import reading
 from gradseal.cli.watching import Watcher
 from gradseal.errors import KeyFileError
 from gradseal.proof.note import VerificationKey
-from gradseal.report.terminal import print_verdict
+from gradseal.report.terminal import Terminal, print_verdict
 from gradseal.report.words import finite
 from gradseal.verify.policy import POLICIES, Policy
 from gradseal.verify.verdict import ClaimName, Outcome
@@ -85,12 +85,16 @@ def command(
     # Loads torch, and so comes after all that can be wrong with the arguments.
     from gradseal.verify.verifier import verify
 
-    with Watcher(shown=sys.stderr.isatty()) as watcher:
+    with reading(bundle), Watcher(shown=sys.stderr.isatty()) as watcher:
         verdict = verify(bundle, demanded, keys=pinned, weights=weights, draw=drawn, progress=watcher.update)
     if as_json:
         click.echo(json.dumps(finite(verdict.to_json()), indent=2))
     else:
-        print_verdict(verdict, Console())
+        print_verdict(verdict, Terminal())
+        if not pinned:
+            click.echo(
+                "\nno key was pinned; give the owner's with --key, got by a way that you trust", err=True
+            )
     sys.exit(_STATUS[verdict.outcome])
 
 

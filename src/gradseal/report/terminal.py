@@ -30,6 +30,18 @@ _WIDEST = 110
 _MOST = 10
 
 
+class Terminal(Console):
+    """Standard output, whose reader may go away: an error here, and not yet the end of the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Called within the handling of the error.
+
+        Raises:
+            BrokenPipeError: Always.
+        """
+        raise BrokenPipeError
+
+
 def print_verdict(verdict: Verdict, console: Console) -> None:
     """Prints the verdict, at the console's width."""
     say(render(verdict, width=line_width(console)), console)

@@ -1,15 +1,32 @@
-"""New directories for the verbs that make one."""
+"""What a user names as a bundle or a new directory; URLs are left to the storage that knows them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from gradseal.errors import StoreError
+from gradseal.errors import Error, MissingFile, StoreError
+
+
+@contextmanager
+def reading(bundle: str) -> Iterator[None]:
+    """Names the bundle in an error from inside, whose place is only a file in it.
+
+    Raises:
+        MissingFile: There is no such directory.
+    """
+    if "://" not in bundle and not Path(bundle).exists():
+        raise MissingFile("there is no such bundle", where=bundle)
+    try:
+        yield
+    except Error as e:
+        raise type(e)(e.message, where=f"{bundle}: {e.where}" if e.where else bundle, advice=e.advice) from e
 
 
 def make_new_directory(path: str | Path) -> None:
-    """Makes a directory, or takes one that is empty; leaves a URL to whoever writes there.
+    """Makes a directory, or takes one that is empty.
 
     Raises:
         StoreError: It has something in it, or nothing can be written there.
