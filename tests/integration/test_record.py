@@ -19,7 +19,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from gradseal.errors import CaptureError, KeyFileError, RecordError, StoreError
 from gradseal.program.initialise import initialise
@@ -718,9 +718,26 @@ def test_data_that_cannot_be_recorded(tmp_path: Path, data: Any, message: str) -
 
 
 def test_a_loader_stands_for_its_data_set(tmp_path: Path, digits: TensorDataset) -> None:
-    with start(tmp_path, DataLoader(digits, batch_size=3, shuffle=True)) as run:
+    with start(tmp_path, DataLoader(digits, batch_size=BATCH, shuffle=True)) as run:
         sizes = [len(batch[0]) for batch in run if run.step(batch) is not None]
     assert sizes == [16, 16, 8, 16, 16]
+
+
+@pytest.mark.parametrize(
+    ("options", "where", "message"),
+    [
+        ({"batch_size": 3, "shuffle": True}, "batch_size", "batch_size=3, but record was given 16"),
+        ({"batch_size": BATCH}, "shuffle", "shuffle=False, but record was given True"),
+        ({"batch_size": BATCH, "shuffle": True, "drop_last": True}, "drop_last", "drop_last=True"),
+        ({"batch_size": BATCH, "sampler": SubsetRandomSampler([0, 1])}, "data", "a sampler of one's own"),
+    ],
+)
+def test_a_loader_that_makes_other_batches_is_refused(
+    tmp_path: Path, digits: TensorDataset, options: dict[str, Any], where: str, message: str
+) -> None:
+    with pytest.raises(CaptureError, match=message) as caught:
+        start(tmp_path, DataLoader(digits, **options))
+    assert caught.value.where == where
 
 
 def test_random_transforms_are_refused_by_sample(tmp_path: Path, digits: TensorDataset) -> None:

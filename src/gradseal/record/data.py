@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from gradseal.errors import CaptureError, RecordError
 from gradseal.program.batches import collate, encode_sample
@@ -21,6 +29,8 @@ from gradseal.proof.merkle import root_of
 from gradseal.proof.writer import BlobWriter
 
 SHARD_BYTES = 1 << 20
+
+_SAMPLERS: dict[type[Sampler[Any]], bool] = {RandomSampler: True, SequentialSampler: False}
 
 
 class CommittedData:
@@ -58,19 +68,16 @@ class CommittedData:
         return collate(self.schema, samples, device)
 
 
-def dataset_of(data: Any) -> Any:
-    """The map-style data set in `data`, which may be a plain `DataLoader` around one.
+def dataset_of(data: Any, *, batch_size: int, shuffle: bool, drop_last: bool) -> Any:
+    """The map-style data set in `data`, which may be a `DataLoader` around one that makes the same batches.
 
     Raises:
-        CaptureError: An iterable data set, a collation of one's own, or not a data set.
+        CaptureError: An iterable data set, a collation or order of one's own, a loader that contradicts the
+            other arguments, or not a data set.
     """
     if isinstance(data, DataLoader):
-        if data.collate_fn is not default_collate:
-            raise CaptureError(
-                "a collate_fn of one's own cannot be replayed without its code",
-                where="data",
-                advice="do its work in the data set's __getitem__, so that samples stack",
-            )
+        if not isinstance(data.dataset, IterableDataset):
+            _check_loader(data, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last)
         data = data.dataset
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
         raise CaptureError(
@@ -83,6 +90,35 @@ def dataset_of(data: Any) -> Any:
     if len(data) == 0:
         raise CaptureError("the data set is empty", where="data")
     return data
+
+
+def _check_loader(loader: DataLoader[Any], *, batch_size: int, shuffle: bool, drop_last: bool) -> None:
+    """Refuses a loader that would make other batches than the recording does."""
+    if loader.collate_fn is not default_collate:
+        raise CaptureError(
+            "a collate_fn of one's own cannot be replayed without its code",
+            where="data",
+            advice="do its work in the data set's __getitem__, so that samples stack",
+        )
+    if type(loader.batch_sampler) is not BatchSampler or type(loader.sampler) not in _SAMPLERS:
+        raise CaptureError(
+            "a sampler of one's own cannot be replayed without its code",
+            where="data",
+            advice="hand over the data set; record shuffles it from the run's seed",
+        )
+    has = {
+        "batch_size": loader.batch_size,
+        "shuffle": _SAMPLERS[type(loader.sampler)],
+        "drop_last": loader.drop_last,
+    }
+    wanted = {"batch_size": batch_size, "shuffle": shuffle, "drop_last": drop_last}
+    for name, value in has.items():
+        if value != wanted[name]:
+            raise CaptureError(
+                f"the DataLoader has {name}={value}, but record was given {wanted[name]}",
+                where=name,
+                advice=f"give record {name}={value}, or hand over the data set itself",
+            )
 
 
 def example(schema: SampleSchema, batch_size: int, device: torch.device) -> list[torch.Tensor]:

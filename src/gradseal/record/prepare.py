@@ -101,7 +101,9 @@ def prepare(
         RecordError: The captured graph and the user's own computation differ.
     """
     check_recordable()
-    dataset = dataset_of(request.data)
+    dataset = dataset_of(
+        request.data, batch_size=request.batch_size, shuffle=request.shuffle, drop_last=request.drop_last
+    )
     _check_plan(request, len(dataset))
     check_model(request.model)
     optimizer = capture_optimizer(request.optimizer, request.model)

@@ -64,7 +64,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
         optimizer: A `torch.optim.SGD` over its parameters.
         loss: From the model and a batch to a scalar tensor.
         data: A map-style data set whose samples are trees of tensors and numbers, or a `DataLoader` around
-            one (its data set alone is used).
+            one with the same batch size, shuffling and `drop_last` as here.
         batch_size: Samples in a batch.
         steps: Optimizer updates in all.
         every: Steps in a segment; each segment's end is sealed.
@@ -312,7 +312,7 @@ class Run:
         for name, flag in _training_flags(self._request.model).items():
             if self._flags.get(name) != flag:
                 self._stop(
-                    f"model.{name} is in {'training' if flag else 'evaluation'} mode, not as it was captured",
+                    f"{f'model.{name}' if name else 'model'} is in {'training' if flag else 'evaluation'} mode, not as it was captured",
                     "call model.train() after evaluating",
                 )
 
