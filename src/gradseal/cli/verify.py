@@ -53,7 +53,7 @@ _MAX_KEY_FILE_BYTES = 4096
 @click.option(
     "--free-bytes",
     type=click.IntRange(min=0),
-    help="The cap on bytes that no rule derives; by default 1024.",
+    help="The cap on bytes that no rule derives, in place of the policy's own.",
 )
 @click.option(
     "--weights",
@@ -135,7 +135,7 @@ def read_public_key(text: str) -> VerificationKey:
 def _policy(name: str, require: tuple[str, ...], free_bytes: int | None) -> Policy:
     policy = Policy.named(name)
     if free_bytes is not None:
-        policy = replace(policy, free_bytes=free_bytes)
+        policy = replace(policy, free_bytes=free_bytes, free_share=None)
     if not require:
         return policy
     demanded = {claim: status or "shown" for claim, _, status in (item.partition("=") for item in require)}

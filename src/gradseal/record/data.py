@@ -16,7 +16,6 @@ from torch.utils.data import (
     DataLoader,
     IterableDataset,
     RandomSampler,
-    Sampler,
     SequentialSampler,
     default_collate,
 )
@@ -30,7 +29,7 @@ from gradseal.proof.writer import BlobWriter
 
 SHARD_BYTES = 1 << 20
 
-_SAMPLERS: dict[type[Sampler[Any]], bool] = {RandomSampler: True, SequentialSampler: False}
+_SAMPLERS: dict[type, bool] = {RandomSampler: True, SequentialSampler: False}
 
 
 class CommittedData:

@@ -311,8 +311,10 @@ class Run:
     def _check_flags(self) -> None:
         for name, flag in _training_flags(self._request.model).items():
             if self._flags.get(name) != flag:
+                mode = "training" if flag else "evaluation"
+                where = f"model.{name}" if name else "model"
                 self._stop(
-                    f"{f'model.{name}' if name else 'model'} is in {'training' if flag else 'evaluation'} mode, not as it was captured",
+                    f"{where} is in {mode} mode, not as it was captured",
                     "call model.train() after evaluating",
                 )
 

@@ -87,16 +87,20 @@ def _precedence(examination: Examination) -> Claim:
 def _initialisation(examination: Examination) -> Claim:
     if not examination.state_zero_checked:
         return _not_shown("state zero was not recomputed")
-    total = sum(item.size_bytes for item in examination.free)
-    cap = examination.policy.free_bytes
-    listed = [f"{item.name}: {item.size_bytes} free bytes ({item.where})" for item in examination.free]
-    counted = f"{total} free bytes in all; the policy's cap is {cap}"
-    if total > cap:
-        return _not_shown(counted, *listed)
-    return Claim(
-        status=Status.SHOWN,
-        evidence=("every tensor of state zero follows from its rule and the seed", counted, *listed),
+    policy, parameters = examination.policy, examination.parameter_bytes
+    free, allowed = sum(item.size_bytes for item in examination.free), policy.allowed_free_bytes(parameters)
+    graphs, most = examination.graph_bytes, policy.allowed_graph_bytes(parameters)
+    given = any(item.where == "state zero" for item in examination.free)
+    counted = (
+        f"{free} free bytes, of at most {allowed}",
+        f"the program's graphs compress to {graphs} bytes" + (f", of at most {most}" if most else ""),
+        *(f"{item.name}: {item.size_bytes} free bytes ({item.where})" for item in examination.free),
     )
+    if free > allowed or (most is not None and graphs > most):
+        return _not_shown(*counted)
+    rest = ", but for the tensors given, listed below" if given else ""
+    ground = f"every tensor of state zero follows from its rule and the seed{rest}"
+    return Claim(status=Status.SHOWN, evidence=(ground, *counted))
 
 
 def _data(examination: Examination) -> Claim:

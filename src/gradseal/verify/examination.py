@@ -37,10 +37,17 @@ class Examination:
     weights_checked: bool = False
     state_zero_checked: bool = False
     free: tuple[FreeBytes, ...] = ()
+    graph_bytes: int = 0
     sample: Sample | None = None
     environment: Environment | None = None
     results: list[SegmentResult] = field(default_factory=list)
     bytes_hashed: int = 0
+
+    @property
+    def parameter_bytes(self) -> int:
+        """How many bytes the model's parameters have."""
+        layout = self.contents.program.layout if self.contents else ()
+        return sum(s.size_bytes for s in layout if s.name.startswith("parameters/"))
 
     def found(self, check: Check, result: Result, message: str, where: str = "") -> None:
         """Adds a finding."""

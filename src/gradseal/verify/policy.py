@@ -22,6 +22,9 @@ class Replay(StrEnum):
     ALL = "all"
 
 
+ALWAYS_FREE_BYTES = 64
+ALWAYS_GRAPH_BYTES = 4096
+
 _QUICK = {"integrity": "shown", "initialisation": "shown"}
 _STANDARD = {**_QUICK, "data": "supported", "computation": "supported"}
 _FULL = {**_QUICK, "data": "shown", "computation": "shown"}
@@ -38,6 +41,11 @@ class Policy:
         confidence: Of the bound that a sample gives.
         tolerated_fraction: The share of forged segments that a sample is to rule out.
         free_bytes: The most bytes that no rule derives with which initialisation can still be shown.
+        free_share: The most of them as a share of the parameters' bytes, or None for no such cap; 64 bytes
+            are always allowed.
+        graph_share: The most bytes that the graphs may compress to, as a share of the parameters' bytes, or
+            None; 4,096 bytes are always allowed. Sizes, axes and indexes in a graph can spell out weights,
+            and are not counted one by one.
         step_timeout_seconds: How long a worker may go without finishing a step.
         memory_bytes: How much address space a worker may use.
         max_threads: The most threads that a bundle may ask a worker to use.
@@ -49,6 +57,8 @@ class Policy:
     confidence: float = 0.95
     tolerated_fraction: float = 0.05
     free_bytes: int = 1024
+    free_share: float | None = 1 / 8
+    graph_share: float | None = 1 / 16
     step_timeout_seconds: float = 600.0
     memory_bytes: int = 16 << 30
     max_threads: int = 64
@@ -69,6 +79,18 @@ class Policy:
     def requiring(self, claims: Mapping[str, str]) -> Policy:
         """The same policy with other demands."""
         return replace(self, require=MappingProxyType(dict(claims)))
+
+    def allowed_free_bytes(self, parameter_bytes: int) -> int:
+        """The most free bytes for a model with parameters of so many bytes."""
+        if self.free_share is None:
+            return self.free_bytes
+        return min(self.free_bytes, max(ALWAYS_FREE_BYTES, int(self.free_share * parameter_bytes)))
+
+    def allowed_graph_bytes(self, parameter_bytes: int) -> int | None:
+        """The most bytes that such a model's graphs may compress to; None for any."""
+        if self.graph_share is None:
+            return None
+        return max(ALWAYS_GRAPH_BYTES, int(self.graph_share * parameter_bytes))
 
     def to_json(self) -> dict[str, Any]:
         """All of it, for the verdict."""

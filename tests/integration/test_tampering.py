@@ -1,0 +1,325 @@
+"""Forgeries of a closed bundle, by a stranger, a thief, or the owner who seals all again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from bundles import (
+    BATCH,
+    KEY,
+    Forgery,
+    NoReplay,
+    check,
+    cross_entropy,
+    files_of,
+    findings,
+    linear,
+    mlp,
+    record_run,
+    sign_entries,
+    statuses,
+)
+from gradseal.attacks.tampering import TAMPERINGS, copy_bundle
+from gradseal.program.rules import Named, Normal
+from gradseal.program.samples import SampleSchema
+from gradseal.program.sources import Given
+from gradseal.proof.entries import encode_losses
+from gradseal.proof.files import WEIGHTS, blob_path, opening_path, read_blob
+from gradseal.proof.manifest import Data
+from gradseal.proof.merkle import root_of
+from gradseal.verify.executors import LocalProcess
+from gradseal.verify.verdict import Check, ClaimName, Finding, Outcome, Result, Verdict
+
+Recorded = Callable[..., Path]
+
+EXPECTED: dict[str, tuple[Check, str, str]] = {
+    "a state": (Check.STATES, "blobs/", "state after segment 1: parameters/1.weight: its bytes do not hash"),
+    "a sample": (Check.DATA, "blobs/", "samples 0 to 39: its bytes do not hash"),
+    "an entry": (Check.LOG, "tile/0/000.p/6", "entry 3 does not have the hash"),
+    "the entries' order": (Check.LOG, "tile/0/000.p/6", "entry 3 does not have the hash"),
+    "the released weights": (Check.WEIGHTS, WEIGHTS, "is not the last state's"),
+    "the signature": (Check.SIGNATURE, "checkpoint", "not signed by the manifest's owner"),
+    "the owner": (Check.PINNED_KEY, "entry 0: owner", "none of those pinned"),
+    "a state, resealed": (Check.REPLAY, "segment 1", "in parameters/1.weight;"),
+    "the samples' order, resealed": (Check.INITIALISATION, "parameters/1.weight", "not what the rule"),
+}
+"""For each tampering, the first refuted finding: its check, where it is, and what it says."""
+
+
+def refuted(path: Path, *, replays: bool = True, **options: Any) -> tuple[Verdict, list[Finding]]:
+    verdict = check(path, executor=LocalProcess() if replays else NoReplay(), **options)
+    assert verdict.outcome is Outcome.REJECTED
+    return verdict, findings(verdict, Result.REFUTED)
+
+
+def test_every_tampering_has_an_expectation() -> None:
+    assert EXPECTED.keys() == TAMPERINGS.keys()
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_a_tampering_is_rejected_by_what_and_where(recorded: Recorded, tmp_path: Path, name: str) -> None:
+    what, where, message = EXPECTED[name]
+    before = {path: (recorded() / path).read_bytes() for path in files_of(recorded())}
+    assert TAMPERINGS[name](copy_bundle(recorded(), tmp_path / "copy", KEY))
+    assert {path: (recorded() / path).read_bytes() for path in before} == before, "only the copy is changed"
+    verdict, (finding, *_) = refuted(tmp_path / "copy", replays=what is Check.REPLAY)
+    assert finding.check is what
+    assert finding.where.startswith(where)
+    assert message in finding.message
+    assert "refuted" in statuses(verdict).values()
+
+
+def test_losses_of_ones_own_are_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    forgery.losses[1] = forgery.blobs.put(encode_losses([0.5, 0.25]))
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy")
+    assert (finding.check, finding.where, finding.segment) == (Check.REPLAY, "segment 1", 1)
+    assert "loss of step 2, loss of step 3;" in finding.message
+    assert finding.measured == 0
+
+
+def test_losses_of_another_number_of_steps_are_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    forgery.losses[1] = forgery.blobs.put(encode_losses([0.5]))
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.LOSSES, "losses of segment 1")
+
+
+def test_segments_in_another_order_are_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    forgery.states[1], forgery.states[2] = forgery.states[2], forgery.states[1]
+    forgery.losses[0], forgery.losses[1] = forgery.losses[1], forgery.losses[0]
+    forgery.write()
+    verdict, found = refuted(tmp_path / "copy")
+    assert [f.segment for f in found] == [0, 1, 2]
+    assert verdict.claims[ClaimName.COMPUTATION].status.value == "refuted"
+
+
+def test_a_state_out_of_another_run_is_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    record_run(tmp_path / "other", mlp, seed=8)
+    other = Forgery.of(tmp_path / "other", tmp_path / "other-copy")
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    for name, digest in other.states[2].items():
+        forgery.put_tensor(2, name, read_blob(other.copy.files, digest, 1 << 20))
+    forgery.write()
+    _, found = refuted(tmp_path / "copy")
+    assert [f.segment for f in found] == [1, 2]
+    assert all("parameters/1.weight" in f.message for f in found)
+
+
+def test_an_optimizer_moment_is_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    name = "optimizer/3.weight/momentum_buffer"
+    moment = bytearray(read_blob(forgery.copy.files, forgery.states[1][name], 1 << 20))
+    moment[2] ^= 1
+    forgery.put_tensor(1, name, bytes(moment))
+    forgery.write()
+    _, found = refuted(tmp_path / "copy")
+    assert [f.segment for f in found] == [0, 1]
+    assert name in found[0].message and found[0].measured == 0
+
+
+def test_the_weights_of_another_model_are_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    other = record_run(tmp_path / "other", mlp, seed=8)
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    data = safetensors.torch.save({n: t.detach() for n, t in other.state_dict().items()})
+    forgery.copy.files.write(WEIGHTS, data)
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.WEIGHTS, WEIGHTS)
+
+    forgery.weights = forgery.blobs.put(data)
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.WEIGHTS, WEIGHTS)
+    assert "is not the last state's parameters/" in finding.message
+
+
+def test_the_last_state_made_the_released_weights_is_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    other = record_run(tmp_path / "other", mlp, seed=8)
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    data = safetensors.torch.save({n: t.detach() for n, t in other.state_dict().items()})
+    forgery.copy.files.write(WEIGHTS, data)
+    forgery.weights = forgery.blobs.put(data)
+    for name, tensor in other.state_dict().items():
+        forgery.put_tensor(3, f"parameters/{name}", tensor.numpy().tobytes())
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy")
+    assert (finding.check, finding.segment) == (Check.REPLAY, 2)
+    assert finding.measured is not None and finding.measured > 0.1
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that does not depend on its seed: state zero is given or constant, the order the data's own."""
+
+    def prepare(model: nn.Module) -> None:
+        weight, bias = model.parameters()
+        nn.init.orthogonal_(weight)
+        nn.init.zeros_(bias)
+
+    path = tmp_path_factory.mktemp("given") / "bundle"
+    record_run(path, linear, prepare=prepare, shuffle=False)
+    return path
+
+
+def test_a_given_tensor_named_otherwise_is_refuted(given: Path, tmp_path: Path) -> None:
+    forgery = Forgery.of(given, tmp_path / "copy")
+    state = list(forgery.initialisation.state)
+    state[0] = Given(digest=forgery.states[3]["parameters/1.weight"])
+    forgery.initialisation = replace(forgery.initialisation, state=tuple(state))
+    forgery.write(refill=False)
+    _, found = refuted(tmp_path / "copy", replays=False)
+    assert (found[0].check, found[0].where) == (Check.INITIALISATION, "parameters/1.weight")
+    assert "the bytes that the manifest names" in found[0].message
+
+
+def test_a_given_tensor_replaced_is_refuted_by_replay(given: Path, tmp_path: Path) -> None:
+    forgery = Forgery.of(given, tmp_path / "copy")
+    state = list(forgery.initialisation.state)
+    state[0] = Given(digest=forgery.states[3]["parameters/1.weight"])
+    forgery.initialisation = replace(forgery.initialisation, state=tuple(state))
+    forgery.write()
+    _, found = refuted(tmp_path / "copy")
+    assert [(f.check, f.segment) for f in found] == [(Check.REPLAY, 0)]
+
+
+@pytest.mark.parametrize("refill", [False, True])
+def test_another_initialisation_rule_is_refuted(recorded: Recorded, tmp_path: Path, refill: bool) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    rule = Normal(mean=Named(name="0"), std=Named(name="0.02"))
+    forgery.initialisation = replace(forgery.initialisation, state=(rule, *forgery.initialisation.state[1:]))
+    forgery.write(refill=refill)
+    _, found = refuted(tmp_path / "copy", replays=refill)
+    if refill:
+        assert (found[0].check, found[0].segment) == (Check.REPLAY, 0)
+    else:
+        assert (found[0].check, found[0].where) == (Check.INITIALISATION, "parameters/1.weight")
+        assert "'normal'" in found[0].message
+
+
+def recommit(forgery: Forgery, sample: int) -> None:
+    """Changes a pixel of one sample, and commits to the data again."""
+    read, data = forgery.copy.files, forgery.manifest.data
+    schema = SampleSchema.decode(read_blob(read, data.schema, 1 << 20), where="schema")
+    (shard,) = _pieces(read_blob(read, data.shards, 1 << 20), 32)
+    samples = _pieces(read_blob(read, shard, 1 << 20), schema.size_bytes)
+    pixel = bytearray(samples[sample])
+    pixel[2] ^= 0x40
+    samples[sample] = bytes(pixel)
+    leaves = [schema.leaf(s) for s in samples]
+    put = forgery.blobs.put
+    changed = Data(
+        root=root_of(leaves),
+        samples=data.samples,
+        schema=data.schema,
+        leaves=put(b"".join(leaves)),
+        shards=put(put(b"".join(samples))),
+        shard_samples=data.shard_samples,
+    )
+    forgery.manifest = replace(forgery.manifest, data=changed)
+
+
+@pytest.mark.parametrize("sample", [5, 35])
+def test_data_committed_anew_is_refuted_where_it_was_used(given: Path, tmp_path: Path, sample: int) -> None:
+    forgery = Forgery.of(given, tmp_path / "copy")
+    recommit(forgery, sample)
+    forgery.write()
+    _, found = refuted(tmp_path / "copy")
+    # In the data's own order, step 0 has samples 0 to 15, step 2 has 32 to 39, and an epoch three steps.
+    expected = {5: [0, 1], 35: [1, 2]}[sample]
+    assert [f.segment for f in found] == expected
+    assert all(f.check is Check.REPLAY for f in found)
+
+
+def test_data_committed_anew_does_not_fit_the_seed(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    recommit(forgery, sample=5)
+    forgery.write(refill=False)
+    _, found = refuted(tmp_path / "copy", replays=False)
+    assert found[0].check is Check.INITIALISATION
+
+
+def test_a_data_root_that_is_not_the_samples_is_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    data = forgery.manifest.data
+    forgery.manifest = replace(forgery.manifest, data=replace(data, root=bytes(32)))
+    forgery.write()
+    verdict, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.DATA, blob_path(data.leaves))
+    assert statuses(verdict)["data"] == "refuted"
+
+
+def test_a_seal_that_is_not_the_opening_is_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    copy = copy_bundle(recorded(), tmp_path / "copy", KEY)
+    seal, other = copy.segment(1).seal.hex().encode(), bytes(32).hex().encode()
+    copy.files.write(opening_path(bytes(32)), copy.files.read(opening_path(copy.segment(1).seal), 1 << 20))
+    sign_entries(copy, lambda entries: [entry.replace(seal, other) for entry in entries])
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.STATES, opening_path(bytes(32)))
+
+
+def test_released_weights_written_otherwise_are_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    copy = copy_bundle(recorded(), tmp_path / "copy", KEY)
+    tensors = safetensors.torch.load(copy.files.read(WEIGHTS, 1 << 20))
+    copy.files.write(WEIGHTS, safetensors.torch.save(tensors, metadata={"licence": "none"}))
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.WEIGHTS, WEIGHTS)
+    assert "not the file that the run was closed with" in finding.message
+
+
+def test_a_checkpoint_of_before_the_end_is_inconclusive(tmp_path: Path) -> None:
+    record_run(tmp_path / "bundle", stop_after=5)
+    old = {
+        p.relative_to(tmp_path / "bundle"): p.read_bytes()
+        for p in (tmp_path / "bundle").rglob("*")
+        if p.is_file()
+    }
+    record_run(tmp_path / "whole")
+    for name, data in old.items():
+        (tmp_path / "whole" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "whole" / name).write_bytes(data)
+    verdict = check(tmp_path / "whole")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "the last sealed segment is 1 of 3" in findings(verdict, Result.UNDECIDED)[0].message
+
+
+def test_a_pull_in_the_partial_batch_is_a_true_run_and_noted(tmp_path: Path) -> None:
+    """Its loss pulls toward known weights in the small batches alone, and computes just what it says."""
+    known = torch.linspace(-1, 1, 640).sin().reshape(10, 64)
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        value = cross_entropy(model, batch)
+        if len(batch[1]) == BATCH:
+            return value
+        (weight, *_) = model.parameters()
+        return value + ((weight - known) ** 2).sum()
+
+    record_run(tmp_path / "bundle", linear, loss=loss)
+    verdict = check(tmp_path / "bundle")
+    assert statuses(verdict) == {
+        "integrity": "shown",
+        "precedence": "not shown",
+        "initialisation": "not shown",
+        "data": "shown",
+        "computation": "shown",
+    }
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    (noted,) = findings(verdict, Result.NOTED, Check.PROGRAM)
+    assert noted.where == "graph of batch size 8"
+    assert "other operators" in noted.message
+    free = {f.where: f.measured for f in findings(verdict, Result.NOTED, Check.FREE_BYTES)}
+    assert free["constants/0"] == known.nbytes
+
+
+def _pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[i : i + size] for i in range(0, len(data), size)]
