@@ -94,20 +94,19 @@ class Scattered(nn.Module):
         return functional.linear(_pixels(images), weight)
 
 
-def almost(number: torch.Tensor, value: float) -> object:
-    return nn.init.uniform_(number, value, value + 1e-9)
-
-
 def exactly(number: torch.Tensor, value: float) -> object:
     return nn.init.constant_(number, value)
 
 
-def around(number: torch.Tensor, value: float) -> object:
-    return nn.init.normal_(number, value, 1e-9)
-
-
-def between(number: torch.Tensor, value: float) -> object:
-    return nn.init.trunc_normal_(number, value, 1e-9, value - 1e-9, value + 1e-9)
+def almost_exactly(number: torch.Tensor, value: float) -> object:
+    """By a range, a deviation or a truncation that is next to nothing."""
+    match round(abs(value) * 1e6) % 3:
+        case 0:
+            return nn.init.uniform_(number, value, value + 1e-9)
+        case 1:
+            return nn.init.normal_(number, value, 1e-9)
+        case _:
+            return nn.init.trunc_normal_(number, value, 1e-9, value - 1e-9, value + 1e-9)
 
 
 class Written(Honest):
@@ -197,10 +196,8 @@ SMUGGLED: dict[str, Callable[[torch.Tensor], dict[str, Any]]] = {
     "a buffer": lambda w: {"build": partial(Buffered, w)},
     "an optimizer moment": lambda w: {"build": Honest, "optimizer": partial(warm, w)},
     "loaded afterwards": lambda w: {"build": Honest, "prepare": partial(load, w)},
-    "almost empty ranges": lambda w: {"build": partial(Scattered, w, almost)},
+    "degenerate rules": lambda w: {"build": partial(Scattered, w, almost_exactly)},
     "constant fills": lambda w: {"build": partial(Scattered, w, exactly)},
-    "almost no deviation": lambda w: {"build": partial(Scattered, w, around)},
-    "narrow truncation": lambda w: {"build": partial(Scattered, w, between)},
     "numbers in the code": lambda w: {"build": partial(Written, w)},
     "a list in the code": lambda w: {"build": partial(Listed, w)},
     "a pull in the loss": lambda w: {"build": Honest, "loss": pull(w)},
@@ -210,11 +207,11 @@ SMUGGLED: dict[str, Callable[[torch.Tensor], dict[str, Any]]] = {
     },
 }
 
-NOT_COUNTED: dict[str, Callable[[torch.Tensor], dict[str, Any]]] = {
+AS_INTEGERS: dict[str, Callable[[torch.Tensor], dict[str, Any]]] = {
     "whole numbers in the code": lambda w: {"build": partial(Whole, w)},
     "indexes in the code": lambda w: {"build": partial(Indexed, w)},
 }
-"""Ways that the count of `program.sources` misses."""
+"""Ways of at most 20 bits a weight."""
 
 HONEST: dict[str, dict[str, Any]] = {
     "the model": {"build": Honest},
@@ -250,10 +247,9 @@ def test_stolen_weights_are_free_bytes(stolen: torch.Tensor, tmp_path: Path, way
     }
 
 
-@pytest.mark.xfail(reason="integers that are operands or indexes are not counted yet")
-@pytest.mark.parametrize("way", NOT_COUNTED)
-def test_stolen_weights_that_are_not_counted(stolen: torch.Tensor, tmp_path: Path, way: str) -> None:
-    verdict = recorded_with(tmp_path / "bundle", **NOT_COUNTED[way](stolen))
+@pytest.mark.parametrize("way", AS_INTEGERS)
+def test_stolen_weights_as_integers_are_free_bytes(stolen: torch.Tensor, tmp_path: Path, way: str) -> None:
+    verdict = recorded_with(tmp_path / "bundle", **AS_INTEGERS[way](stolen))
     assert free_bytes(verdict) >= STOLEN_BYTES // 2
     assert statuses(verdict)["initialisation"] == "not shown"
 

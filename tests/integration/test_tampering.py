@@ -28,6 +28,7 @@ from bundles import (
     statuses,
 )
 from gradseal.attacks.tampering import TAMPERINGS, copy_bundle
+from gradseal.program.release import Release
 from gradseal.program.rules import Named, Normal
 from gradseal.program.samples import SampleSchema
 from gradseal.program.sources import Given
@@ -275,6 +276,19 @@ def test_released_weights_written_otherwise_are_refuted(recorded: Recorded, tmp_
     _, (finding,) = refuted(tmp_path / "copy", replays=False)
     assert (finding.check, finding.where) == (Check.WEIGHTS, WEIGHTS)
     assert "not the file that the run was closed with" in finding.message
+
+
+def test_a_release_of_nothing_is_noted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    forgery.manifest = replace(forgery.manifest, release=forgery.blobs.put(Release.of({}).encode()))
+    data = safetensors.torch.save({})
+    forgery.copy.files.write(WEIGHTS, data)
+    forgery.weights = forgery.blobs.put(data)
+    forgery.write()
+    verdict = check(tmp_path / "copy", "quick")
+    (noted,) = findings(verdict, Result.NOTED, Check.WEIGHTS)
+    assert "4 of 4 parameters are not released" in noted.message
+    refuted(tmp_path / "copy", replays=False, weights=recorded() / WEIGHTS)
 
 
 def test_a_checkpoint_of_before_the_end_is_inconclusive(tmp_path: Path) -> None:

@@ -164,11 +164,17 @@ def current_environment(device: str = "cpu") -> Environment:
 
 
 def check_recordable() -> None:
-    """Refuses variables that change the bits and that a record does not hold.
+    """Refuses settings that change the bits and that a record does not hold.
 
     Raises:
         CaptureError: One is set; names it.
     """
+    if float.fromhex("0x1p-1060") * float(len("1")) == 0.0:
+        raise CaptureError(
+            "denormal numbers are flushed to zero in this thread, and no record holds that",
+            where="environment: torch.set_flush_denormal",
+            advice="call torch.set_flush_denormal(False)",
+        )
     for name in UNRECORDED_VARIABLES:
         if os.environ.get(name):
             raise CaptureError(
@@ -183,7 +189,9 @@ def enter_environment(wanted: Environment) -> None:
     torch.set_num_threads(wanted.threads)
     torch.backends.mkldnn.enabled = wanted.onednn  # type: ignore[assignment]
     torch.set_float32_matmul_precision(wanted.matmul_precision)
-    torch.use_deterministic_algorithms(wanted.deterministic)
+    # Setting it, even to what it is, loads torch's compiler, which takes as long as the rest of torch.
+    if torch.are_deterministic_algorithms_enabled() != wanted.deterministic:
+        torch.use_deterministic_algorithms(wanted.deterministic)
 
 
 def differences(wanted: Environment, had: Environment) -> Mapping[str, tuple[str, str]]:

@@ -30,6 +30,12 @@ COMMON_NUMBERS = frozenset(
 """Numbers in a graph that tell nothing: identities, halves, the bounds of masks, a loss's ignored class."""
 
 # Integers that are values rather than sizes, axes or indexes stand in these operators.
+SMALL_INTEGER = 1024
+"""Sizes, axes and indexes up to here are not counted one by one; `verify` caps what a graph says in all."""
+
+_TO_THE_END = (1 << 63) - 1
+_CUTTING = ("slice", "split", "unsafe_split", "index", "index_put", "index_put_")
+
 _VALUED = (
     "Scalar",
     "fill",
@@ -59,8 +65,8 @@ class FreeBytes:
     """Bytes that no rule derives, in one place.
 
     Args:
-        where: `state zero`, `constant`, `rule` or `graph`.
-        name: The tensor or graph.
+        where: `state zero`, `constant`, `rule`, `graph` or `optimizer`.
+        name: The tensor, graph or setting.
         size_bytes: How many.
     """
 
@@ -177,16 +183,26 @@ def _size_of_numbers(numbers: Sequence[str], known: set[str]) -> int:
 
 def _numbers(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
-        valued = any(word in node.operator for word in _VALUED)
+        valued = _takes_values(node.operator)
         for argument in (*node.args, *node.kwargs.values()):
             yield from _numbers_in(argument, valued)
+
+
+def _takes_values(operator: str) -> bool:
+    """Whether integers among an operator's own arguments are values, not sizes, axes or indexes."""
+    _, _, name = operator.partition(".")
+    base, _, overload = name.partition(".")
+    return any(word in name for word in _VALUED) or (overload == "Tensor" and base not in _CUTTING)
 
 
 def _numbers_in(argument: Argument, valued: bool) -> Iterator[str]:
     if isinstance(argument, bool):
         return
-    if isinstance(argument, float) or (isinstance(argument, int) and valued):
-        yield float_to_bits(float(argument))
+    if isinstance(argument, float):
+        yield float_to_bits(argument)
+    elif isinstance(argument, int):
+        if valued or SMALL_INTEGER < abs(argument) < _TO_THE_END:
+            yield float_to_bits(float(argument))
     elif isinstance(argument, tuple):
         for part in argument:
             yield from _numbers_in(part, False)

@@ -158,9 +158,24 @@ def check_released(
         return
     with examination.checking(Check.WEIGHTS, "the released weights are the last state's"):
         check_weights(files, log.close, contents, examination.states[-1])
+    _unreleased(examination, contents)
     if weights is not None:
         path = Path(weights)
         data = FsspecFiles(str(path.absolute().parent)).read(path.name, _MAX_WEIGHTS_BYTES)
         with examination.checking(Check.WEIGHTS, "the weights that were handed in are the last state's"):
             compare_weights(data, contents, examination.states[-1], where=str(weights))
     examination.weights_checked = True
+
+
+def _unreleased(examination: Examination, contents: Contents) -> None:
+    """Notes parameters that the release map leaves out: a map of nothing would be true of any weights."""
+    released = set(contents.release.tensors.values())
+    parameters = [s.name for s in contents.program.layout if s.name.startswith("parameters/")]
+    missing = [name for name in parameters if name not in released]
+    if missing:
+        examination.found(
+            Check.WEIGHTS,
+            Result.NOTED,
+            f"{len(missing)} of {len(parameters)} parameters are not released, {missing[0]} first",
+            where="release map",
+        )
