@@ -19,11 +19,11 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from gradseal.attacks.tampering import Opened, copy_bundle
+from gradseal.program.fills import fill
 from gradseal.program.graph import Argument, Graph, Node, Ref
 from gradseal.program.initialise import initialise
 from gradseal.program.program import Program
 from gradseal.program.randomness import run_seed
-from gradseal.program.rules import fill
 from gradseal.program.sources import Given, Initialisation
 from gradseal.proof.entries import Close, Initial, Segment
 from gradseal.proof.manifest import Manifest

@@ -29,8 +29,9 @@ from bundles import (
 )
 from gradseal.attacks.tampering import TAMPERINGS, copy_bundle
 from gradseal.program.release import Release
-from gradseal.program.rules import Named, Normal
+from gradseal.program.rules import Normal
 from gradseal.program.samples import SampleSchema
+from gradseal.program.scalars import Named
 from gradseal.program.sources import Given
 from gradseal.proof.entries import encode_losses
 from gradseal.proof.files import WEIGHTS, blob_path, opening_path, read_blob

@@ -11,7 +11,8 @@ from torch import nn
 
 from gradseal.program.initialise import initialise, rule_for
 from gradseal.program.memory import dtype_name
-from gradseal.program.rules import Constant, Named, Normal, Rule, TruncatedNormal, Uniform
+from gradseal.program.rules import Constant, Normal, Rule, TruncatedNormal, Uniform
+from gradseal.program.scalars import Named
 from gradseal.program.tensors import TensorSpec
 
 

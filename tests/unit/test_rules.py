@@ -11,28 +11,10 @@ from hypothesis import strategies as st
 
 from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.program import rules
+from gradseal.program.fills import constant_of, fill, fill_chunks, to_bfloat16
 from gradseal.program.randomness import CHUNK, derive, normal_quantile, open_unit, unit, words
-from gradseal.program.rules import (
-    NAMED,
-    RATIOS,
-    Constant,
-    Formula,
-    Free,
-    Named,
-    Normal,
-    Rule,
-    Scalar,
-    TruncatedNormal,
-    Uniform,
-    check,
-    constant_of,
-    explain,
-    fans_of,
-    fill,
-    fill_chunks,
-    rule_from_json,
-    to_bfloat16,
-)
+from gradseal.program.rules import Constant, Normal, Rule, TruncatedNormal, Uniform, check, rule_from_json
+from gradseal.program.scalars import NAMED, RATIOS, Formula, Free, Named, Scalar, explain, fans_of
 from gradseal.proof.fields import Fields
 
 SEED = bytes(range(32))

@@ -11,7 +11,8 @@ import pytest
 
 from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.program.graph import Graph, Input, Node, Ref
-from gradseal.program.rules import Constant, Formula, Free, Named, Normal, Rule, Uniform
+from gradseal.program.rules import Constant, Normal, Rule, Uniform
+from gradseal.program.scalars import Formula, Free, Named
 from gradseal.program.sources import COMMON_NUMBERS, FreeBytes, Given, Initialisation, Source, free_bytes
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import encode, float_to_bits

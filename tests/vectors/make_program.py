@@ -21,9 +21,10 @@ from gradseal.program.memory import to_bytes
 from gradseal.program.optimizers import SGD, SGDGroup, momentum_name
 from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
 from gradseal.program.program import Program
-from gradseal.program.rules import Constant, Formula, Free, Uniform
-from gradseal.program.rules import Named as NamedScalar
+from gradseal.program.rules import Constant, Uniform
 from gradseal.program.samples import SampleSchema
+from gradseal.program.scalars import Formula, Free
+from gradseal.program.scalars import Named as NamedScalar
 from gradseal.program.sources import Given, Initialisation, free_bytes
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import Json, float_to_bits

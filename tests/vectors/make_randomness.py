@@ -17,20 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gradseal.program import randomness
-from gradseal.program.rules import (
-    Constant,
-    Formula,
-    Free,
-    Named,
-    Normal,
-    Rule,
-    TruncatedNormal,
-    Uniform,
-    constant_of,
-    explain,
-    fans_of,
-    fill,
-)
+from gradseal.program.fills import constant_of, fill
+from gradseal.program.rules import Constant, Normal, Rule, TruncatedNormal, Uniform
+from gradseal.program.scalars import Formula, Free, Named, explain, fans_of
 from gradseal.proof.canonical import Json, float_to_bits
 
 VECTORS = Path(__file__).with_name("randomness.json")

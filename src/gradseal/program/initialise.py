@@ -21,8 +21,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradseal.errors import MalformedBundle
+from gradseal.program.fills import constant_of
 from gradseal.program.memory import dtype_name, to_bytes
-from gradseal.program.rules import Normal, Rule, TruncatedNormal, Uniform, constant_of, explain, fans_of
+from gradseal.program.rules import Normal, Rule, TruncatedNormal, Uniform
+from gradseal.program.scalars import explain, fans_of
 from gradseal.program.tensors import TensorSpec
 
 _ATEN = torch.ops.aten

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gradseal.errors import MalformedBundle
+from gradseal.program.fills import fill
 from gradseal.program.graph import Argument, Graph
-from gradseal.program.rules import Formula, Rule, check, fans_of, fill, rule_from_json
+from gradseal.program.rules import Rule, check, rule_from_json
+from gradseal.program.scalars import Formula, fans_of
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import Json, decode, encode, float_to_bits
 from gradseal.proof.fields import Fields

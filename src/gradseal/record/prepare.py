@@ -19,6 +19,7 @@ from gradseal.errors import CaptureError, MalformedBundle, RecordError, UnknownK
 from gradseal.program.batches import RULE, schema_of
 from gradseal.program.capture import Captured, Loss, capture, check_model
 from gradseal.program.capture_optimizer import capture_optimizer
+from gradseal.program.fills import fill
 from gradseal.program.graph import Graph, renumber_constants
 from gradseal.program.initialise import rule_for
 from gradseal.program.interpret import Interpreter, StepResult
@@ -28,7 +29,7 @@ from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
 from gradseal.program.program import Program
 from gradseal.program.randomness import run_seed
 from gradseal.program.release import Release
-from gradseal.program.rules import Rule, fill
+from gradseal.program.rules import Rule
 from gradseal.program.samples import SampleSchema
 from gradseal.program.sources import Given, Initialisation, Source
 from gradseal.program.step import compute, take_step

@@ -6,8 +6,9 @@ import hashlib
 import lzma
 from collections.abc import Iterator
 
+from gradseal.program.fills import fill_chunks
 from gradseal.program.optimizers import Optimizer
-from gradseal.program.rules import Rule, fill_chunks
+from gradseal.program.rules import Rule
 from gradseal.program.sources import COMMON_NUMBERS, FreeBytes, Given, free_bytes
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import float_to_bits

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from gradseal.program.batches import collate
+from gradseal.program.fills import fill
 from gradseal.program.interpret import Interpreter
 from gradseal.program.memory import digest, from_bytes
 from gradseal.program.randomness import run_seed
-from gradseal.program.rules import fill
 from gradseal.program.sources import Given
 from gradseal.program.step import take_step
 from gradseal.program.tensors import TensorSpec
