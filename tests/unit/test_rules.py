@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradseal.errors import MalformedBundle, UnknownKind
-from gradseal.program import rules
+from gradseal.program import fills
 from gradseal.program.fills import constant_of, fill, fill_chunks, to_bfloat16
 from gradseal.program.randomness import CHUNK, derive, normal_quantile, open_unit, unit, words
 from gradseal.program.rules import Constant, Normal, Rule, TruncatedNormal, Uniform, check, rule_from_json
@@ -260,7 +260,7 @@ def test_a_fill_does_not_depend_on_its_chunks(rule: Rule, monkeypatch: pytest.Mo
     whole = fill(rule, seed=SEED, name="w", shape=(CHUNK + 5,), dtype="float32")
     pieces = list(fill_chunks(rule, seed=SEED, name="w", shape=(CHUNK + 5,), dtype="float32"))
     assert [len(piece) for piece in pieces] == [4 * CHUNK, 20]
-    monkeypatch.setattr(rules, "CHUNK", 1001)
+    monkeypatch.setattr(fills, "CHUNK", 1001)
     assert fill(rule, seed=SEED, name="w", shape=(CHUNK + 5,), dtype="float32") == whole
     # Nor on the shape, but for its size.
     assert fill(rule, seed=SEED, name="w", shape=(2, 3), dtype="float32") == whole[:24]
