@@ -24,6 +24,9 @@ class Error(Exception):
         self.message = message
         self.where = where
         self.advice = advice
+        if advice:
+            # So that a traceback says it too.
+            self.add_note(f"what to do: {advice}")
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
@@ -75,6 +78,10 @@ class CaptureError(Error):
 
 class RecordError(Error):
     """A recording that cannot go on, because what it would seal would not be true."""
+
+
+class RecordWarning(UserWarning):
+    """Something that a recording allows and that a verifier will hold against it."""
 
 
 class ReplayError(Error):

@@ -51,7 +51,7 @@ EXPECTED: dict[str, tuple[Check, str, str]] = {
     "the signature": (Check.SIGNATURE, "checkpoint", "not signed by the manifest's owner"),
     "the owner": (Check.PINNED_KEY, "entry 0: owner", "none of those pinned"),
     "a state, resealed": (Check.REPLAY, "segment 1", "in parameters/1.weight;"),
-    "the samples' order, resealed": (Check.INITIALISATION, "parameters/1.weight", "not what the rule"),
+    "the samples' order, resealed": (Check.REPLAY, "segment 0", "differs from the sealed state"),
 }
 """For each tampering, the first refuted finding: its check, where it is, and what it says."""
 

@@ -13,7 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gradseal.program.fills import fill
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
+from gradseal.program.randomness import run_seed
+from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
+from gradseal.program.sources import Given, Initialisation
 from gradseal.proof.bundle import Bundle, open_bundle
 from gradseal.proof.entries import Close, Entry, Initial, Segment, entry_from_bytes
 from gradseal.proof.files import CHECKPOINT, WEIGHTS, Files, blob_path, read_blob, read_opening
@@ -55,11 +59,15 @@ class Opened:
         """The number of a segment in the middle of the run."""
         return self.manifest.plan.segments // 2
 
-    def state(self, seal: bytes) -> dict[str, bytes]:
-        """The digests of a state's tensors by name."""
-        program = Program.decode(
+    def program(self) -> Program:
+        """The run's program."""
+        return Program.decode(
             read_blob(self.files, self.manifest.program, MAX_PROGRAM_BYTES), where="program"
         )
+
+    def state(self, seal: bytes) -> dict[str, bytes]:
+        """The digests of a state's tensors by name."""
+        program = self.program()
         digests = read_opening(self.files, seal, len(program.layout))
         return {s.name: d for s, d in zip(program.layout, digests, strict=True)}
 
@@ -148,9 +156,10 @@ def forge_state(copy: Opened) -> str:
 
 
 def choose_order(copy: Opened) -> str:
-    """The owner gives out another order of the samples and seals everything again."""
-    plan = replace(copy.manifest.plan, order="sequential-v1")
-    _write_again(copy, copy.owner, replace(copy.manifest, plan=plan), {})
+    """The owner gives out another order, makes the state zero that follows, and seals everything again."""
+    manifest = replace(copy.manifest, plan=replace(copy.manifest.plan, order="sequential-v1"))
+    first = next(entry.seal for entry in copy.typed() if isinstance(entry, Initial))
+    _write_again(copy, copy.owner, manifest, {first: _state_zero(copy, manifest)})
     return "gives out the samples' order as another one and signs it all again, with the owner's key"
 
 
@@ -196,3 +205,16 @@ def _seal_again(
     copy: Opened, writer: BundleWriter, seal: bytes, changed: dict[bytes, dict[str, bytes]]
 ) -> bytes:
     return writer.seal(list({**copy.state(seal), **changed.get(seal, {})}.values()))
+
+
+def _state_zero(copy: Opened, manifest: Manifest) -> dict[str, bytes]:
+    """The digests of the tensors that rules give with this manifest's seed, and stores them."""
+    program = copy.program()
+    data = read_blob(copy.files, manifest.initialisation, MAX_INITIALISATION_BYTES)
+    sources = Initialisation.decode(data, program.layout, program.constants, where="initialisation").state
+    seed, blobs = run_seed(manifest.plan.seed.value, manifest.digest()), BlobWriter(copy.files)
+    return {
+        spec.name: blobs.put(fill(source, seed=seed, name=spec.name, shape=spec.shape, dtype=spec.dtype))
+        for spec, source in zip(program.layout, sources, strict=True)
+        if not isinstance(source, Given)
+    }

@@ -115,16 +115,8 @@ UNRECORDED_VARIABLES = (
 )
 """Variables that change the bits and that no record holds; a recording refuses them."""
 
-PROCESS_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "MKL_DYNAMIC",
-    "ATEN_CPU_CAPABILITY",
-    "ONEDNN_MAX_CPU_ISA",
-    "MKL_CBWR",
-    *UNRECORDED_VARIABLES,
-)
-"""Every variable that a worker must not inherit, because it would change the bits."""
+NUMERICAL_PREFIXES = ("OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_")
+"""How the variables begin that a worker must not inherit: they change the bits, or how threads work."""
 
 
 def _matching(fields: Fields, name: str, pattern: re.Pattern[str]) -> str:

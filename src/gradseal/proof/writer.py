@@ -37,6 +37,11 @@ class BlobWriter:
             self._there.add(digest)
         return digest
 
+    def discard(self) -> None:
+        """Removes every blob that was put here, before any log names one."""
+        while self._there:
+            self.files.delete(blob_path(self._there.pop()))
+
 
 class BundleWriter:
     """A log that grows, and the blobs that it names.

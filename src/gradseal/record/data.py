@@ -99,7 +99,7 @@ def _check_loader(loader: DataLoader[Any], *, batch_size: int, shuffle: bool, dr
             where="data",
             advice="do its work in the data set's __getitem__, so that samples stack",
         )
-    if type(loader.batch_sampler) is not BatchSampler or type(loader.sampler) not in _SAMPLERS:
+    if not _plain(loader):
         raise CaptureError(
             "a sampler of one's own cannot be replayed without its code",
             where="data",
@@ -118,6 +118,20 @@ def _check_loader(loader: DataLoader[Any], *, batch_size: int, shuffle: bool, dr
                 where=name,
                 advice=f"give record {name}={value}, or hand over the data set itself",
             )
+
+
+def _plain(loader: DataLoader[Any]) -> bool:
+    """Whether a loader takes each sample once an epoch, in order or in torch's own random order."""
+    sampler = loader.sampler
+    if isinstance(sampler, RandomSampler) and (
+        sampler.replacement or sampler.num_samples != len(loader.dataset)  # type: ignore[arg-type] # map-style
+    ):
+        return False
+    return (
+        type(loader.batch_sampler) is BatchSampler
+        and loader.batch_size is not None
+        and type(sampler) in _SAMPLERS
+    )
 
 
 def example(schema: SampleSchema, batch_size: int, device: torch.device) -> list[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from gradseal.errors import KeyFileError
@@ -22,6 +23,10 @@ def load_signer(key: Signer | str | Path) -> Signer:
         # The text is a secret, so no error may repeat it as the name of a file.
         raise KeyFileError(
             "a signing key, not the name of a file", where="key", advice="use SigningKey.parse"
+        )
+    if re.fullmatch(r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+\s*", str(key)):
+        raise KeyFileError(
+            "a public key; recording needs the signing key", where="key", advice="name the file that holds it"
         )
     try:
         with open(key, "rb") as file:

@@ -8,6 +8,7 @@ user's own forward and backward pass: they must agree to the bit before anything
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradseal.errors import CaptureError, MalformedBundle, RecordError, UnknownKind
+from gradseal.errors import (
+    CaptureError,
+    MalformedBundle,
+    RecordError,
+    RecordWarning,
+    ReplayError,
+    UnknownKind,
+)
 from gradseal.program.batches import RULE, schema_of
 from gradseal.program.capture import Captured, Loss, capture, check_model
 from gradseal.program.capture_optimizer import capture_optimizer
@@ -132,6 +140,7 @@ def prepare(
         optimizer=optimizer,
     )
     initialisation = _initialisation(program, live, constants, blobs)
+    _warn(request.model, program, initialisation)
     release = Release.of(_released_names(request.model))
     environment = current_environment(live.device.type)
     manifest = Manifest(
@@ -264,6 +273,29 @@ def _initialisation(
     )
 
 
+def _warn(model: nn.Module, program: Program, initialisation: Initialisation) -> None:
+    """Says before training what would otherwise be learnt from the verdict."""
+    given = [
+        spec.name
+        for spec, source in zip(program.layout, initialisation.state, strict=True)
+        if isinstance(source, Given)
+    ]
+    if given:
+        more = f" and {len(given) - 3} more" if len(given) > 3 else ""
+        warnings.warn(
+            f"{', '.join(given[:3])}{more} start from bytes that no rule makes, so a verifier will hardly find "
+            "initialisation shown; build the model inside `with gradseal.initialise():` and leave it so",
+            RecordWarning,
+            stacklevel=4,
+        )
+    if not model.training:
+        warnings.warn(
+            "the model is in evaluation mode, and will be trained in it; call model.train() before record",
+            RecordWarning,
+            stacklevel=4,
+        )
+
+
 def _released_names(model: nn.Module) -> dict[str, str]:
     """For each tensor in the model's state dict, the state tensor that stands behind it."""
     behind = {id(p): f"parameters/{n}" for n, p in model.named_parameters()}
@@ -335,6 +367,13 @@ def _filled(spec: TensorSpec, rule: Rule, seed: bytes, device: torch.device) -> 
     return from_bytes(data, spec.dtype, spec.shape, device, where=spec.name)
 
 
+def _dtype_advice(prepared: Prepared) -> str:
+    doubles = [f.name for f in prepared.data.schema.fields if f.dtype == "float64"]
+    if not doubles:
+        return ""
+    return f"field {', '.join(doubles)} of the data is float64; cast it in the data set, with .float()"
+
+
 def _compare_with_eager(request: Request, prepared: Prepared) -> None:
     """Runs step 0's batch once each way, leaving the state as it was.
 
@@ -343,7 +382,12 @@ def _compare_with_eager(request: Request, prepared: Prepared) -> None:
     """
     batch = prepared.data.batch(prepared.order.indices(0), prepared.live.device)
     before = prepared.live.snapshot()
-    own = prepared.compute(before, batch, step=0)
+    try:
+        own = prepared.compute(before, batch, step=0)
+    except ReplayError as e:
+        raise CaptureError(
+            f"the captured program cannot be run: {e}", where="loss", advice=_dtype_advice(prepared)
+        ) from e
     trained = set(prepared.program.optimizer.parameters())
     parameters = {n: p for n, p in request.model.named_parameters() if n in trained}
     with seeded(prepared.seed, 0):

@@ -84,7 +84,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     files = FsspecFiles(str(path))
     if not files.is_empty():
         raise RecordError(
-            "already exists and is not empty",
+            "already exists, and is not an empty directory",
             where=str(path),
             advice="name another directory, or remove what an earlier recording left there",
         )
@@ -104,9 +104,12 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     blobs = BlobWriter(files)
     try:
         prepared = prepare(request, signer, blobs, shown.committed)
-        return Run(request, prepared, BundleWriter(blobs, signer, prepared.manifest), shown)
+    except BaseException:
+        blobs.discard()
+        raise
     finally:
         shown.end()
+    return Run(request, prepared, BundleWriter(blobs, signer, prepared.manifest), shown)
 
 
 class Run:
@@ -130,6 +133,7 @@ class Run:
         self._settings = self._live.settings()
         self._checked_step = self._draw_checked_step(0)
         self._stopped = False
+        self._entered = False
         writer.append(Initial(seal=self._seal()))
         writer.publish()
 
@@ -143,7 +147,13 @@ class Run:
         """How many segments the run has."""
         return self._plan.segments
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps see every sample once, but for those that a dropped batch leaves out."""
+        return self._prepared.order.steps_per_epoch
+
     def __enter__(self) -> Run:
+        self._entered = True
         return self
 
     def __exit__(
@@ -155,6 +165,10 @@ class Run:
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of the steps still to be done, in the committed order."""
+        if not self._entered:
+            self._stop(
+                "the run was not entered, so it could not be closed", "with gradseal.record(…) as run:"
+            )
         while self._step < self._plan.steps:
             step = self._step
             self._leaves = self._prepared.data.batch(self._prepared.order.indices(step), self._live.device)

@@ -46,7 +46,7 @@ def identity(verdict: Verdict) -> dict[str, str]:
     bundle = verdict.bundle
     return {
         "run": printable(str(bundle["origin"])),
-        "owner": printable(str(bundle.get("owner", "not known"))),
+        "owner": printable(str(bundle.get("owner", "not verified"))),
     }
 
 

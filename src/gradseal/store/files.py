@@ -73,11 +73,11 @@ class FsspecFiles:
             return
 
     def is_empty(self) -> bool:
-        """Whether there is nothing at all below the root."""
+        """Whether there is no file below the root, nor in its place; empty directories do not count."""
         with self._errors(""):
-            return not self._fs.exists(self.root) or (
-                self._fs.isdir(self.root) and not self._fs.ls(self.root)
-            )
+            if not self._fs.exists(self.root):
+                return True
+            return self._fs.isdir(self.root) and not any(files for _, _, files in self._fs.walk(self.root))
 
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"

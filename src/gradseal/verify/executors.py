@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol
 
 from gradseal import errors
 from gradseal.errors import Error, ReplayError
-from gradseal.program.native import PROCESS_VARIABLES, Environment
+from gradseal.program.native import NUMERICAL_PREFIXES, Environment
 from gradseal.proof.manifest import Manifest
 from gradseal.verify.outcomes import SegmentResult, Task
 
@@ -106,7 +106,7 @@ class LocalProcess:
 
 
 def _variables(environment: Environment) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in PROCESS_VARIABLES}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(NUMERICAL_PREFIXES)}
     return {**inherited, **environment.process_variables()}
 
 
