@@ -19,9 +19,16 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
-from gradseal.errors import CaptureError, KeyFileError, RecordError, StoreError
+from gradseal.errors import CaptureError, KeyFileError, RecordError, RecordWarning, StoreError
 from gradseal.program.initialise import initialise
 from gradseal.program.program import Program
 from gradseal.program.sources import Given, Initialisation
@@ -968,3 +975,86 @@ def test_progress_ends_after_an_error() -> None:
         progress.committed(1, 2)
         progress.end()
         progress.end()
+
+
+def test_a_tensor_outside_the_model_that_changes_is_refused(tmp_path: Path, digits: TensorDataset) -> None:
+    teacher = torch.zeros(1)
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        return mean_loss(model, batch) + teacher.sum()
+
+    with pytest.raises(RecordError, match="no part of the model"), start(tmp_path, digits, loss=loss) as run:
+        for batch in run:
+            run.step(batch)
+            teacher.add_(1)
+
+
+def test_a_running_average_that_is_no_buffer_is_refused(tmp_path: Path, digits: TensorDataset) -> None:
+    class Average(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small()
+            self.seen = torch.zeros(())
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = self.inner(images)
+            self.seen = 0.9 * self.seen + 0.1 * scores.mean().detach()
+            return scores - self.seen
+
+    model = Average()
+    with pytest.raises(CaptureError, match="no buffer") as caught:
+        start(tmp_path, digits, model)
+    assert caught.value.where == "model.seen"
+    assert type(model.seen) is torch.Tensor, "no stand-in is left behind"
+
+
+def test_hooks_that_only_the_users_loop_runs_are_refused(tmp_path: Path, digits: TensorDataset) -> None:
+    model = small()
+    optimizer = sgd(model)
+    optimizer.register_step_post_hook(lambda *_: None)
+    with pytest.raises(CaptureError, match="hooks on its step"):
+        start(tmp_path, digits, model, optimizer=optimizer)
+    model = small()
+    next(model.parameters()).register_post_accumulate_grad_hook(lambda _: None)
+    with pytest.raises(CaptureError, match="accumulated gradient"):
+        start(tmp_path, digits, model)
+
+
+def test_a_sampler_with_replacement_is_refused(tmp_path: Path, digits: TensorDataset) -> None:
+    sampler = RandomSampler(digits, replacement=True)
+    with pytest.raises(CaptureError, match="a sampler of one's own"):
+        start(tmp_path, DataLoader(digits, batch_size=BATCH, sampler=sampler))
+
+
+def test_a_run_that_is_not_entered_gives_no_batch(tmp_path: Path, digits: TensorDataset) -> None:
+    run = start(tmp_path, digits)
+    with pytest.raises(RecordError, match="was not entered"):
+        next(iter(run))
+
+
+def test_given_weights_and_evaluation_mode_are_warned_of(tmp_path: Path, digits: TensorDataset) -> None:
+    with pytest.warns(RecordWarning, match=r"gradseal\.initialise"):
+        start(tmp_path, digits, nn.Linear(64, 10))
+    model = small()
+    model.eval()
+    with pytest.warns(RecordWarning, match="evaluation mode"):
+        start(tmp_path / "again", digits, model)
+
+
+def test_a_failure_before_the_first_step_leaves_nothing(tmp_path: Path) -> None:
+    doubles = TensorDataset(torch.ones(40, 64, dtype=torch.float64), torch.zeros(40, dtype=torch.int64))
+    for _ in range(2):
+        with pytest.raises(CaptureError, match="cannot be run") as caught:
+            start(tmp_path, doubles)
+        assert "field 0" in caught.value.advice
+        assert ".float()" in "".join(caught.value.__notes__)
+
+
+def test_another_default_type_is_refused(tmp_path: Path, digits: TensorDataset) -> None:
+    model = small()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(CaptureError, match="default element type"):
+            start(tmp_path, digits, model)
+    finally:
+        torch.set_default_dtype(torch.float32)

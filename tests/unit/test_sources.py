@@ -60,8 +60,17 @@ def test_given_tensors_count_whole() -> None:
     assert counted([(weight, GIVEN)], [(other, GIVEN)]) == [
         ("state zero", "parameters/0", 48),
         ("constant", "parameters/1", 20),
+        ("constant", "shapes of constants and buffers", 8),
     ]
     assert counted([(specs((0, 3))[0], GIVEN)]) == []
+
+
+def test_weights_spelled_out_by_the_lengths_of_constants() -> None:
+    (weight,) = specs((20, 30))
+    lengths = [*range(100, 200), 20, 30]  # the last two are the parameter's own
+    constants = [(s, Constant(number=Named(name="1"))) for s in specs(*((n,) for n in lengths))]
+    found = counted([(weight, Constant(number=Named(name="0")))], constants)
+    assert ("constant", "shapes of constants and buffers", 8 * 100 + 88) in found
 
 
 def test_degenerate_rules_count_their_free_scalars() -> None:

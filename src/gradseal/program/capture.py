@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils.stateless import _reparametrize_module
 
 from gradseal.errors import CaptureError
@@ -26,7 +27,7 @@ from gradseal.program.interpret import overload
 from gradseal.program.memory import to_bytes
 from gradseal.program.operators import GETITEM
 from gradseal.program.samples import SampleSchema
-from gradseal.program.trace import ModuleStack, Reader, errors_named
+from gradseal.program.trace import ModuleStack, Reader, attributes_restored, errors_named
 
 Loss = Callable[[nn.Module, Any], torch.Tensor]
 
@@ -58,6 +59,12 @@ def check_model(model: nn.Module) -> None:
         if getattr(module, "sparse", False) is True and isinstance(module, nn.Embedding | nn.EmbeddingBag):
             raise CaptureError("sparse gradients", where=where, advice="build it with sparse=False")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+            raise CaptureError(
+                "a lazy module that has no shape yet",
+                where=f"model.{name}",
+                advice="run a forward pass first",
+            )
         if tensor.layout != torch.strided or not tensor.is_contiguous():
             raise CaptureError(
                 "a parameter or buffer that is not contiguous",
@@ -137,7 +144,13 @@ def _capture_once(
         reached[:] = [g is not None for g in gradients]
         return [value, *(g for g in gradients if g is not None), *(swapped[name] for name in buffers)]
 
-    with modules.watch(), errors_named(modules), torch.random.fork_rng(devices=[]), mode:
+    with (
+        attributes_restored(model),
+        modules.watch(),
+        errors_named(modules),
+        torch.random.fork_rng(devices=[]),
+        mode,
+    ):
         traced = make_fx(step)(fake_parameters, fake_buffers, fake_batch)
     inputs = [
         *(Input(kind="state", key=f"parameters/{n}") for n in parameters),

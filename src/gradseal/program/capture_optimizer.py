@@ -37,6 +37,7 @@ def capture_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> SGD
             where="optimizer",
             advice="use torch.optim.SGD",
         )
+    _check_hooks(optimizer, model)
     names = {id(p): name for name, p in model.named_parameters()}
     groups = tuple(_group(i, g, names) for i, g in enumerate(optimizer.param_groups))
     if not any(group.parameters for group in groups):
@@ -47,6 +48,19 @@ def capture_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> SGD
 def momentum_of(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> torch.Tensor | None:
     """The momentum that an optimizer keeps for a parameter, if it has begun to."""
     return optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
+
+
+def _check_hooks(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Refuses code that would run with each step in the user's loop, and not in a replay."""
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise CaptureError("has hooks on its step", where="optimizer", advice="remove them for recording")
+    for name, parameter in model.named_parameters():
+        if parameter._post_accumulate_grad_hooks:
+            raise CaptureError(
+                "has a hook on its accumulated gradient",
+                where=f"model.{name}",
+                advice="remove it for recording",
+            )
 
 
 def _group(index: int, group: dict[str, Any], names: dict[int, str]) -> SGDGroup:

@@ -167,6 +167,22 @@ def check_recordable() -> None:
             where="environment: torch.set_flush_denormal",
             advice="call torch.set_flush_denormal(False)",
         )
+    import torch
+
+    if torch.get_default_dtype() is not torch.float32:
+        raise CaptureError(
+            f"the default element type is {torch.get_default_dtype()}, and no record holds that",
+            where="environment: torch.set_default_dtype",
+            advice="leave it float32, and cast model and data",
+        )
+    try:
+        torch.get_float32_matmul_precision()
+    except RuntimeError as e:
+        raise CaptureError(
+            "precision is set by backend, and no record holds that",
+            where="environment: torch.backends",
+            advice="leave fp32_precision alone; use torch.set_float32_matmul_precision",
+        ) from e
     for name in UNRECORDED_VARIABLES:
         if os.environ.get(name):
             raise CaptureError(

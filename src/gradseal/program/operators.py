@@ -96,6 +96,7 @@ REMOVABLE = frozenset(
 ADVICE: dict[str, str] = {
     "aten._local_scalar_dense.default": "the forward pass reads a tensor's value in Python; use "
     "torch.where, or move the decision out of the loss",
+    "aten.div.out": "spectral norm writes its vectors so; it cannot be recorded yet",
     "aten.mkldnn_rnn_layer.default": "an LSTM on the CPU runs inside oneDNN and cannot be taken apart; use "
     "a GRU, or set torch.backends.mkldnn.enabled = False before recording (slower)",
 }

@@ -6,6 +6,7 @@ Format: docs/spec/bundle.md, section 7; the safetensors format's own documentati
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ FORMAT = "gradseal/release-v1"
 MAX_RELEASE_BYTES = 64 << 20
 MAX_RELEASED = 200_000
 MAX_WEIGHTS_BYTES = 1 << 40
+MAX_HEADER_BYTES = 64 << 20
 
 # The library has no types of its own.
 _deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
@@ -82,8 +84,9 @@ def read_weights(data: bytes, *, where: str) -> dict[str, tuple[TensorSpec, byte
     """The tensors of an untrusted safetensors file.
 
     Raises:
-        MalformedBundle: It is not one, or has a type that no state has.
+        MalformedBundle: It is not one, names something twice, or has a type that no state has.
     """
+    _check_header(data, where)
     try:
         parts = _deserialize(data)
     except safetensors.SafetensorError as e:
@@ -95,3 +98,26 @@ def read_weights(data: bytes, *, where: str) -> dict[str, tuple[TensorSpec, byte
             raise MalformedBundle(f"{name!r} is of type {part['dtype']}", where=where)
         tensors[name] = (TensorSpec(name=name, dtype=dtype, shape=tuple(part["shape"])), bytes(part["data"]))
     return tensors
+
+
+def _check_header(data: bytes, where: str) -> None:
+    """Refuses a header that says something twice: readers differ in which of the two they take.
+
+    The rest of the header is the library's to check.
+    """
+    size_bytes = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size_bytes > len(data) - 8:
+        raise MalformedBundle("not a safetensors file: its header is cut off", where=where)
+    if size_bytes > MAX_HEADER_BYTES:
+        raise MalformedBundle(
+            f"a header of {size_bytes} bytes, more than the {MAX_HEADER_BYTES} allowed", where=where
+        )
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise MalformedBundle("a header that has the same key twice", where=where)
+
+    try:
+        json.loads(data[8 : 8 + size_bytes].decode(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as e:
+        raise MalformedBundle(f"not a safetensors file: its header is no JSON: {e}", where=where) from e

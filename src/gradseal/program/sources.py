@@ -31,13 +31,13 @@ COMMON_NUMBERS = frozenset(
 )
 """Numbers in a graph that tell nothing: identities, halves, the bounds of masks, a loss's ignored class."""
 
-# Integers that are values rather than sizes, axes or indexes stand in these operators.
 SMALL_INTEGER = 1024
 """Sizes, axes and indexes up to here are not counted one by one; `verify` caps what a graph says in all."""
 
 _TO_THE_END = (1 << 63) - 1
 _CUTTING = ("slice", "split", "unsafe_split", "index", "index_put", "index_put_")
 
+# Integers that are values rather than sizes, axes or indexes stand in these operators.
 _VALUED = (
     "Scalar",
     "fill",
@@ -147,6 +147,8 @@ def free_bytes(
     ]
     if chosen := _size_of_choices([*initialisation.state, *initialisation.constants]):
         found.append(FreeBytes(where="rule", name="the choice of rules", size_bytes=chosen))
+    if size := _size_of_numbers(_sizes_without_parameters(layout, constants), set()):
+        found.append(FreeBytes(where="constant", name="shapes of constants and buffers", size_bytes=size))
     known: set[str] = set()
     for name, graph in graphs:
         numbers = [n for n in _numbers(graph) if n not in COMMON_NUMBERS]
@@ -155,6 +157,13 @@ def free_bytes(
         if size:
             found.append(FreeBytes(where="graph", name=name, size_bytes=size))
     return tuple(found)
+
+
+def _sizes_without_parameters(layout: Sequence[TensorSpec], constants: Sequence[TensorSpec]) -> list[str]:
+    """The dimensions of buffers and constants that no parameter has; a length can be a message."""
+    own = {size for spec in layout if spec.name.startswith("parameters/") for size in spec.shape}
+    others = [s for s in layout if s.name.startswith("buffers/")] + list(constants)
+    return [float_to_bits(float(n)) for s in others for n in s.shape if n not in own and n > 1]
 
 
 def _free_in_sources(

@@ -101,6 +101,35 @@ class ModuleStack:
 
 
 @contextmanager
+def attributes_restored(model: nn.Module) -> Iterator[None]:
+    """Puts back what a traced forward pass set on modules, which would be stand-ins without numbers.
+
+    Raises:
+        CaptureError: It replaced a tensor that is no buffer, as a running average does.
+    """
+    before = {name: dict(vars(module)) for name, module in model.named_modules()}
+    replaced: list[str] = []
+    try:
+        yield
+    finally:
+        for name, module in model.named_modules():
+            now, then = vars(module), before[name]
+            changed = [key for key in {**then, **now} if then.get(key) is not now.get(key)]
+            for key in changed:
+                if isinstance(then.get(key), torch.Tensor):
+                    replaced.append(f"model.{name}.{key}" if name else f"model.{key}")
+                now.pop(key, None)
+                if key in then:
+                    now[key] = then[key]
+    if replaced:
+        raise CaptureError(
+            "the forward pass replaces a tensor that is no buffer",
+            where=replaced[0],
+            advice="make it a buffer, with register_buffer",
+        )
+
+
+@contextmanager
 def errors_named(modules: ModuleStack) -> Iterator[None]:
     """Turns what torch raises inside into a `CaptureError` that names the module."""
     try:

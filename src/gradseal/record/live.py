@@ -113,7 +113,7 @@ class LiveState:
 
     def fingerprints(self) -> dict[str, int]:
         """A quick hash of every tensor, to notice a change; no evidence for anyone else."""
-        return {name: _fingerprint(tensor) for name, tensor in self.tensors().items()}
+        return {name: fingerprint(tensor) for name, tensor in self.tensors().items()}
 
     def _one_device(self) -> torch.device:
         devices = {t.device for t in [*self._parameters.values(), *self._buffers.values()]}
@@ -146,7 +146,8 @@ def largest_difference(
     )
 
 
-def _fingerprint(tensor: torch.Tensor) -> int:
+def fingerprint(tensor: torch.Tensor) -> int:
+    """A quick hash of a tensor, to notice a change; no evidence for anyone else."""
     flat = tensor.detach().to("cpu").contiguous().flatten()
     return xxhash.xxh3_64_intdigest(flat.view(torch.uint8).numpy().data) if flat.numel() else 0
 

@@ -68,7 +68,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A run that is ready for step 0."""
+    """A run that is ready for step 0; `watched` are the tensors outside the state that the loss reads."""
 
     manifest: Manifest
     program: Program
@@ -79,6 +79,7 @@ class Prepared:
     order: Order
     interpreters: Mapping[int, Interpreter]
     release: Release
+    watched: tuple[torch.Tensor, ...]
 
     def compute(
         self, state: Mapping[str, torch.Tensor], leaves: Sequence[torch.Tensor], step: int
@@ -163,6 +164,8 @@ def prepare(
     seed = run_seed(request.seed, manifest.digest())
     _fill_state(live, initialisation, seed)
     _fill_constants(captured, program, constants, initialisation, seed)
+    # Copies: the user's own tensors may change, which the record must notice and not follow.
+    own = [constant.clone() for constant in constants]
     prepared = Prepared(
         manifest=manifest,
         program=program,
@@ -172,9 +175,10 @@ def prepare(
         data=data,
         order=_order(request, len(dataset), seed=seed),
         interpreters={
-            size: Interpreter(graph, constants, live.device, guarded=False) for size, graph in graphs.items()
+            size: Interpreter(graph, own, live.device, guarded=False) for size, graph in graphs.items()
         },
         release=release,
+        watched=tuple(constant for one in captured.values() for constant in one.constants),
     )
     _compare_with_eager(request, prepared)
     return prepared
@@ -283,8 +287,8 @@ def _warn(model: nn.Module, program: Program, initialisation: Initialisation) ->
     if given:
         more = f" and {len(given) - 3} more" if len(given) > 3 else ""
         warnings.warn(
-            f"{', '.join(given[:3])}{more} start from bytes that no rule makes, so a verifier will hardly find "
-            "initialisation shown; build the model inside `with gradseal.initialise():` and leave it so",
+            f"{', '.join(given[:3])}{more} start from bytes that no rule makes, so a verifier will hardly "
+            "find initialisation shown; build the model inside `with gradseal.initialise():`",
             RecordWarning,
             stacklevel=4,
         )

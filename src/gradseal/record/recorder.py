@@ -23,13 +23,13 @@ from torch import nn
 from gradseal.errors import RecordError
 from gradseal.program.capture import Loss
 from gradseal.program.memory import to_bytes, weights_file
-from gradseal.program.native import current_environment, differences, seeded
+from gradseal.program.native import check_recordable, current_environment, differences, seeded
 from gradseal.program.samples import flatten
 from gradseal.proof.entries import Close, Initial, Segment, encode_losses
 from gradseal.proof.note import Signer
 from gradseal.proof.writer import BlobWriter, BundleWriter
 from gradseal.record.keys import load_signer
-from gradseal.record.live import differing, largest_difference, same_bits
+from gradseal.record.live import differing, fingerprint, largest_difference, same_bits
 from gradseal.record.prepare import Prepared, Request, prepare
 from gradseal.record.progress import Progress
 from gradseal.store.files import FsspecFiles
@@ -131,6 +131,7 @@ class Run:
         self._leaves: list[torch.Tensor] = []
         self._expected = self._live.fingerprints()
         self._settings = self._live.settings()
+        self._watched = [fingerprint(tensor) for tensor in prepared.watched]
         self._checked_step = self._draw_checked_step(0)
         self._stopped = False
         self._entered = False
@@ -241,6 +242,7 @@ class Run:
         if not self._is_as_given(batch):
             self._stop("the batch was changed after the run gave it", "change the data set instead")
         self._check_unchanged()
+        self._check_watched()
         self._check_settings()
 
     def _is_as_given(self, batch: Any) -> bool:
@@ -322,6 +324,15 @@ class Run:
                 "evaluate with model.eval(), and leave parameters, buffers and momentum alone between steps",
             )
 
+    def _check_watched(self) -> None:
+        for tensor, before in zip(self._prepared.watched, self._watched, strict=True):
+            if fingerprint(tensor) != before:
+                shape = tuple(tensor.shape)
+                self._stop(
+                    f"the loss reads a tensor of shape {shape}, no part of the model, that changed",
+                    "what changes during training must be a buffer of the model (register_buffer)",
+                )
+
     def _check_flags(self) -> None:
         for name, flag in _training_flags(self._request.model).items():
             if self._flags.get(name) != flag:
@@ -343,6 +354,7 @@ class Run:
             )
 
     def _check_environment(self) -> None:
+        check_recordable()
         changed = differences(self._prepared.environment, current_environment(self._live.device.type))
         if changed:
             told = ", ".join(f"{name} from {was} to {now}" for name, (was, now) in changed.items())
