@@ -1,9 +1,11 @@
 """What is checked before an operator runs whose kernel trusts its arguments.
 
 PyTorch's kernels check most of what they are given, but those that only autograd or a Python wrapper calls
-take shapes and indexes on trust: out of range, they read or write memory that is not theirs. Each such
-operator of the closed list has a guard here, which refuses by `ValueError`. A guard sees the arguments by the
-names of the operator's schema. Format: docs/spec/program.md, section 3.
+take shapes, strides and indexes on trust: out of range, or where memory lies otherwise than they think, they
+read or write memory that is not theirs. Each such operator of the closed list has a guard here, which refuses
+by `ValueError`. Where autograd itself lays an argument out before it calls a kernel, the guard asks for that
+layout; where a kernel goes by the strides it is given, the guard asks for none. A guard sees the arguments by
+the names of the operator's schema. Format: docs/spec/program.md, section 3.
 """
 
 from __future__ import annotations
@@ -37,6 +39,23 @@ def _has_elements(a: Arguments, count: int, *names: str, optional: bool = True) 
         _require(fits, f"{name} does not have {count} elements")
 
 
+def _contiguous(a: Arguments, *names: str) -> None:
+    """Each that is given lies in memory row by row, without gaps or repeats."""
+    for name in names:
+        _require(a[name] is None or a[name].is_contiguous(), f"{name} is not contiguous")
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def _dense(a: Arguments, *names: str) -> None:
+    """All contiguous, or all so with the channels last."""
+    last = _CHANNELS_LAST.get(a[names[0]].dim(), torch.contiguous_format)
+    formats = (torch.contiguous_format, last)
+    fits = any(all(a[name].is_contiguous(memory_format=f) for name in names) for f in formats)
+    _require(fits, f"{' and '.join(names)}: not contiguous, or not in the same way")
+
+
 def _in_range(index: torch.Tensor, limit: int) -> None:
     if index.numel():
         low, high = (int(v) for v in index.aminmax())
@@ -54,15 +73,18 @@ def _batch_norm(a: Arguments) -> None:
     _has_elements(a, _channels(a), "weight", "bias")
     _require((a["running_mean"] is None) == (a["running_var"] is None), "one running statistic of two")
     _has_elements(a, _channels(a), "running_mean", "running_var", optional=bool(a["training"]))
+    _contiguous(a, "weight", "bias", "running_mean", "running_var")
 
 
 def _batch_norm_without_statistics(a: Arguments) -> None:
     _has_elements(a, _channels(a), "weight", "bias")
+    _contiguous(a, "weight", "bias")
     _require(bool(a["training"]), "no statistics to evaluate with")
 
 
 def _batch_norm_backward(a: Arguments) -> None:
     _like(a, "input", "grad_out")
+    _require(a["input"].numel() > 0, "an empty input")
     _has_elements(a, _channels(a), "weight")
     used, spare = ("save_mean", "save_invstd"), ("running_mean", "running_var")
     if not a["train"]:
@@ -71,6 +93,7 @@ def _batch_norm_backward(a: Arguments) -> None:
     for name in spare:
         if a[name] is not None and a[name].numel():
             _has_elements(a, _channels(a), name)
+    _contiguous(a, "weight", *used, *spare)
 
 
 def _layer_norm_backward(a: Arguments) -> None:
@@ -78,6 +101,7 @@ def _layer_norm_backward(a: Arguments) -> None:
     outer = _outer(a)
     _has_elements(a, prod(outer), "mean", "rstd", optional=False)
     _has_elements(a, prod(a["normalized_shape"]), "weight", "bias")
+    _contiguous(a, "mean", "rstd", "weight", "bias")
 
 
 def _outer(a: Arguments) -> list[int]:
@@ -93,11 +117,14 @@ def _outer(a: Arguments) -> list[int]:
 def _rms_norm(a: Arguments) -> None:
     _outer(a)
     _has_elements(a, prod(a["normalized_shape"]), "weight")
+    _contiguous(a, "weight")
 
 
 def _group_norm(a: Arguments) -> None:
     _group_sizes(a)
     _has_elements(a, a["C"], "weight", "bias")
+    _dense(a, "input")
+    _contiguous(a, "weight", "bias")
 
 
 def _group_sizes(a: Arguments) -> None:
@@ -111,6 +138,8 @@ def _group_norm_backward(a: Arguments) -> None:
     _group_sizes(a)
     _has_elements(a, a["N"] * a["group"], "mean", "rstd", optional=False)
     _has_elements(a, a["C"], "weight")
+    _dense(a, "input", "grad_out")
+    _contiguous(a, "mean", "rstd", "weight")
 
 
 def _pool(spatial: int) -> Guard:
@@ -153,6 +182,7 @@ def _attention(a: Arguments) -> None:
     query, key = a["query"], a["key"]
     _require(query.dim() == key.dim() == 4 and query.dtype == key.dtype, "query is not like key")
     _require(query.shape[:2] == key.shape[:2] and query.shape[3] == key.shape[3], "query is not like key")
+    _rows(a, "query", "key", "value")
     mask = a["attn_mask"]
     if mask is not None:
         scores = [*query.shape[:3], key.shape[2]]
@@ -162,9 +192,20 @@ def _attention(a: Arguments) -> None:
         _require(mask.dtype in (query.dtype, torch.float32, torch.bool), "attn_mask has another element type")
 
 
+def _rows(a: Arguments, *names: str) -> None:
+    """Matrices of whole rows that lie apart; matrices may repeat, as where heads share a key."""
+    for name in names:
+        own = a[name]
+        _require(own.numel() > 0, f"{name} is empty")
+        rows, width = own.shape[2:]
+        apart = rows == 1 or own.stride(2) >= width
+        _require(apart and (width == 1 or own.stride(3) == 1), f"the rows of {name} are not contiguous")
+
+
 def _attention_backward(a: Arguments) -> None:
     _attention(a)
     _like(a, "query", "out", "grad_out")
+    _rows(a, "out")
     log_sum = a["logsumexp"]
     _require(log_sum.shape == a["query"].shape[:3], "logsumexp does not fit the query")
     _require(log_sum.dtype in (torch.float32, torch.float64), "logsumexp has another element type")
@@ -206,11 +247,13 @@ def _transposed(sizes: tuple[int, ...]) -> int:
 
 def _weight_norm(a: Arguments) -> None:
     _norms_fit(a, "v", "g")
+    _contiguous(a, "v", "g")
 
 
 def _weight_norm_backward(a: Arguments) -> None:
     _like(a, "saved_v", "grad_w")
     _norms_fit(a, "saved_v", "saved_g", "saved_norms")
+    _contiguous(a, "grad_w", "saved_v", "saved_g", "saved_norms")
 
 
 def _norms_fit(a: Arguments, vectors: str, *norms: str) -> None:

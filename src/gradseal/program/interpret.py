@@ -1,10 +1,11 @@
 """Runs a graph, operator by operator, and nothing but a graph.
 
 The recorder and the verifier train with this same code. Each operator comes from the closed list, by a table
-made once, with arguments of the kinds that its schema has; uninitialised memory is handed out as zeros; what
-is written in place is never state, batch or constant; a value is freed after its last use; with `guarded`,
-what kernels take on trust is checked first. Randomness comes from torch's default generators, which the
-caller seeds for the step (`native.seeded`). Format: docs/spec/program.md, sections 3 and 4.
+made once, with arguments of the kinds that its schema has, and tensors where it says so; uninitialised memory
+is handed out as zeros; what is written in place is never state, batch or constant; a value is freed after its
+last use; with `guarded`, what kernels take on trust is checked first. Randomness comes from torch's default
+generators, which the caller seeds for the step (`native.seeded`). Format: docs/spec/program.md, sections 3
+and 4.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class _Call:
     names: tuple[str, ...]
     defaults: Mapping[str, Any]
     writes: frozenset[str]
+    needs: tuple[tuple[str, int, bool], ...]
     frees: tuple[int, ...]
 
     def bound(self, args: list[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +67,8 @@ class Interpreter:
         graph: What to run.
         constants: The graph's constants by index, on `device`.
         device: Where the run is.
-        guarded: Check the indexes that kernels trust; needed where the graph is not one's own.
+        guarded: Check the shapes, strides and indexes that kernels trust; needed where the graph is not
+            one's own.
     """
 
     def __init__(
@@ -156,6 +159,12 @@ def _apply(call: _Call, values: list[Any], kept: set[int]) -> Any:
     else:
         for position, value in call.slots:
             args[position] = values[value]
+    for name, position, is_list in call.needs:
+        given = args[position] if position < len(args) else kwargs.get(name)
+        # PyTorch takes None for a tensor that is not there, which few kernels expect.
+        several = is_list and isinstance(given, list | tuple)
+        if given is None or (several and any(value is None for value in given)):
+            raise ValueError(f"{name} is no tensor")
     if call.check is not None or call.writes:
         bound = call.bound(args, kwargs)
         for name in call.writes:
@@ -191,6 +200,7 @@ def _prepare(node: Node, frees: tuple[int, ...], device: torch.device, guarded: 
         names=tuple(a.name for a in arguments),
         defaults={a.name: a.default_value for a in arguments if a.has_default_value()},
         writes=_written(node.operator, arguments),
+        needs=_needed(arguments),
         frees=frees,
     )
 
@@ -204,6 +214,12 @@ def _written(name: str, arguments: Sequence[Any]) -> frozenset[str]:
     if name == "aten.native_batch_norm.default":  # its schema does not say so
         return frozenset(["running_mean", "running_var"])
     return frozenset(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
+
+
+def _needed(arguments: Sequence[Any]) -> tuple[tuple[str, int, bool], ...]:
+    """Name and position of the arguments that are tensors or lists of tensors, none of which may lack."""
+    kinds = ((i, a.name, str(a.real_type)) for i, a in enumerate(arguments))
+    return tuple((name, i, kind != "Tensor") for i, name, kind in kinds if kind in ("Tensor", "List[Tensor]"))
 
 
 def _check_kinds(node: Node, schema: Any, where: str) -> None:

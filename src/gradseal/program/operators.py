@@ -3,8 +3,9 @@
 A captured graph names ATen overloads (`aten.mm.default`); the interpreter looks each name up in this closed
 list and runs no other. An operator is listed if it is a function of its arguments (and, for `RANDOM`, of the
 generator that the step seeds), reads and writes no memory but its arguments' and results', and touches no
-file, device or process. Whatever returns uninitialised memory is listed in `FILLED`: the interpreter hands
-out zeros instead. Kernels that take shapes or indexes on trust have a guard; see `guards`.
+file, device or process. That holds of some kernels only for the arguments that autograd gives them: those
+that take shapes, strides or indexes on trust have a guard, see `guards`, or are left out, such as `median`.
+Whatever returns uninitialised memory is listed in `FILLED`: the interpreter hands out zeros instead.
 Format: docs/spec/program.md, section 3.
 """
 
@@ -22,7 +23,7 @@ atan2 atanh avg_pool1d avg_pool2d avg_pool2d_backward avg_pool3d avg_pool3d_back
 binary_cross_entropy binary_cross_entropy_backward binary_cross_entropy_with_logits bitwise_and:Scalar,Tensor
 bitwise_not bitwise_or:Scalar,Tensor bitwise_xor:Tensor bmm cat ceil celu celu_ channel_shuffle
 clamp:Tensor,default clamp_ clamp_max:Tensor,default clamp_min:Tensor,default clamp_min_:Tensor,default clone
-col2im constant_pad_nd convolution convolution_backward copy copy_ cos cosh cumprod cumsum detach diagonal
+col2im constant_pad_nd convolution convolution_backward copy_ cos cosh cumprod cumsum detach diagonal
 diagonal_backward diagonal_scatter digamma div:Scalar,Scalar_mode,Tensor,Tensor_mode div_:Scalar,Tensor dot
 elu elu_ elu_backward embedding embedding_dense_backward eq:Scalar,Tensor erf erfc erfinv exp exp_ expand
 expand_as expm1 eye:default,m fill:Scalar fill_:Scalar,Tensor flip floor floor_ fmod:Scalar,Tensor frac full
@@ -36,7 +37,7 @@ log_sigmoid_forward _log_softmax _log_softmax_backward_data logaddexp logcumsume
 logical_not logical_not_ logical_or logical_or_ logical_xor logit logit_backward logsumexp lt:Scalar,Tensor
 masked_fill:Scalar,Tensor masked_fill_:Scalar,Tensor max:default,dim,other max_pool2d_with_indices
 max_pool2d_with_indices_backward max_pool3d_with_indices max_pool3d_with_indices_backward maximum
-mean:default,dim median:default,dim min:default,dim,other minimum mish mish_backward mm mse_loss
+mean:default,dim min:default,dim,other minimum mish mish_backward mm mse_loss
 mse_loss_backward mul:Scalar,Tensor mul_:Scalar,Tensor mv nan_to_num native_batch_norm
 native_batch_norm_backward _native_batch_norm_legit:default,no_stats native_dropout_backward
 native_group_norm native_group_norm_backward native_layer_norm native_layer_norm_backward ne:Scalar,Tensor
