@@ -6,6 +6,8 @@ crash between a write and its acknowledgement would; the files are then what a r
 
 from __future__ import annotations
 
+import hashlib
+
 from gradseal.errors import MalformedBundle, MissingFile, StoreError
 
 
@@ -31,6 +33,10 @@ class MemoryFiles:
         if len(self.content[path]) > max_bytes:
             raise MalformedBundle(f"longer than {max_bytes} bytes", where=path)
         return self.content[path]
+
+    def digest(self, path: str, max_bytes: int) -> tuple[bytes, int]:
+        data = self.read(path, max_bytes)
+        return hashlib.sha256(data).digest(), len(data)
 
     def write(self, path: str, data: bytes) -> None:
         fails = self._fails("write", path)

@@ -28,15 +28,19 @@ from bundles import (
     statuses,
 )
 from gradseal.attacks.tampering import TAMPERINGS, copy_bundle
+from gradseal.program.graph import Graph
 from gradseal.program.release import Release
 from gradseal.program.rules import Normal
 from gradseal.program.samples import SampleSchema
 from gradseal.program.scalars import Named
 from gradseal.program.sources import Given
+from gradseal.program.tensors import TensorSpec
+from gradseal.proof.bundle import open_bundle
 from gradseal.proof.entries import encode_losses
 from gradseal.proof.files import WEIGHTS, blob_path, opening_path, read_blob
-from gradseal.proof.manifest import Data
+from gradseal.proof.manifest import Data, Manifest
 from gradseal.proof.merkle import root_of
+from gradseal.verify.contents import read_contents
 from gradseal.verify.executors import LocalProcess
 from gradseal.verify.verdict import Check, ClaimName, Finding, Outcome, Result, Verdict
 
@@ -338,3 +342,87 @@ def test_a_pull_in_the_partial_batch_is_a_true_run_and_noted(tmp_path: Path) -> 
 
 def _pieces(data: bytes, size: int) -> list[bytes]:
     return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_graph_for_batches_that_the_plan_has_not(recorded: Recorded, tmp_path: Path, shared: bool) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    forgery.graphs[5] = forgery.graphs[16]
+    if not shared:
+        del forgery.graphs[8]
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.PROGRAM, "program: graphs")
+    assert "has a graph for batches of 5, which the plan has not" in finding.message
+
+
+def test_a_graph_that_two_sizes_share_is_read_once(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    forgery.graphs[8] = forgery.graphs[16]
+    forgery.write()
+    read: list[str] = []
+    plain = Graph.decode
+
+    def decode(data: bytes, *, where: str) -> Graph:
+        read.append(where)
+        return plain(data, where=where)
+
+    monkeypatch.setattr(Graph, "decode", decode)
+    contents = read_contents(
+        forgery.copy.files, Manifest.decode(open_bundle(forgery.copy.files).entries(0)[0])
+    )
+    assert read == ["graph of batch size 8"]
+    assert contents.graphs[8] is contents.graphs[16]
+
+
+def test_graphs_far_above_the_cap_are_not_compressed(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    forgery.append_nodes(*[("aten.zeros.default", (tuple(range(300, 4300)),))] * 12)
+    forgery.write()
+    verdict = check(tmp_path / "copy", "quick")
+    (line,) = (e for e in verdict.claims[ClaimName.INITIALISATION].evidence if "uncompressed" in e)
+    size = sum(len(graph.encode()) for graph in forgery.graphs.values())
+    assert line == f"the program's graphs have, uncompressed, {size} bytes, of at most 4096"
+    assert statuses(verdict)["initialisation"] == "not shown"
+
+
+def test_a_shard_that_is_too_large_is_refused(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    schema = SampleSchema(tree=TensorSpec(name="sample", dtype="uint8", shape=(1 << 30,)))
+    data = replace(forgery.manifest.data, schema=forgery.blobs.put(schema.encode()), shard_samples=40)
+    forgery.manifest = replace(forgery.manifest, data=data)
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.DATA, "entry 0: data.shard_samples")
+    assert "more than the 1073741824 allowed" in finding.message
+
+
+def test_a_tensor_that_is_a_huge_sparse_file_is_refused(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    path = tmp_path / "copy" / blob_path(forgery.states[2]["parameters/1.weight"])
+    path.unlink()  # a copy may share its files
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.message) == (
+        Check.STATES,
+        "state after segment 1: parameters/1.weight: longer than 4096 bytes",
+    )
+
+
+def test_released_weights_that_name_a_tensor_twice_are_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    whole = (recorded() / WEIGHTS).read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    spec = b'"1.bias":{"dtype":"F32","shape":[16],"data_offsets":[0,64]},'
+    header = b"{" + spec + whole[9:end]
+    header += b" " * (-len(header) % 8)
+    data = len(header).to_bytes(8, "little") + header + whole[end:]
+    forgery.copy.files.write(WEIGHTS, data)
+    forgery.weights = forgery.blobs.put(data)
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.WEIGHTS, WEIGHTS)
+    assert "the same key twice" in finding.message

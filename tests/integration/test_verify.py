@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import torch
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from bundles import (
@@ -22,6 +24,7 @@ from bundles import (
     Forgery,
     NoReplay,
     check,
+    cross_entropy,
     digits,
     findings,
     linear,
@@ -32,12 +35,17 @@ from bundles import (
 from gradseal.attacks.tampering import copy_bundle
 from gradseal.errors import MalformedBundle, MissingFile
 from gradseal.program.graph import Ref
+from gradseal.program.memory import weights_file
 from gradseal.program.native import current_environment
+from gradseal.program.randomness import run_seed
+from gradseal.program.release import Release
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.canonical import decode, encode
 from gradseal.proof.files import WEIGHTS, blob_path, opening_path, read_blob
 from gradseal.proof.manifest import Manifest
 from gradseal.store.files import FsspecFiles
+from gradseal.verify.contents import Log, order_of
+from gradseal.verify.evidence import samples_used
 from gradseal.verify.executors import Ready, Request
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.policy import POLICIES, Policy
@@ -441,6 +449,18 @@ def test_a_program_that_takes_too_long_is_inconclusive(recorded: Recorded, tmp_p
     assert_undecided_by_replay(verdict, "no step was done within 4 s")
 
 
+@pytest.mark.parametrize("script", ["exec sleep 600", 'exec yes \'{"kind": "step"}\''])
+def test_replays_that_take_too_long_together_are_inconclusive(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    worker = tmp_path / "python"
+    worker.write_text(f"#!/bin/sh\n{script}\n")
+    worker.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    verdict = check(recorded(), replace(POLICIES["full"], replay_timeout_seconds=0.5))
+    assert_undecided_by_replay(verdict, "the replays took more than 0.5 s")
+
+
 def assert_undecided_by_replay(verdict: Verdict, said: str) -> None:
     assert verdict.outcome is Outcome.INCONCLUSIVE
     (finding,) = findings(verdict, Result.UNDECIDED)
@@ -477,3 +497,165 @@ def test_progress_is_told(recorded: Recorded) -> None:
     assert {what for what, _, _ in told} == {"hashing states", "hashing samples", "replaying segments"}
     assert all(0 <= done <= total for _, done, total in told)
     assert told[-1] == ("replaying segments", 3, 3)
+
+
+def evidence(verdict: Verdict, claim: ClaimName) -> str:
+    return "\n".join(verdict.claims[claim].evidence)
+
+
+def test_the_evidence_on_data_says_how_many_samples_were_used(recorded: Recorded, tmp_path: Path) -> None:
+    said = evidence(check(recorded(), executor=Elsewhere({}, error=0)), ClaimName.DATA)
+    assert "used 40 distinct samples of 40" in said
+    assert "order 'shuffled-v1', from the seed" in said
+
+    # Two steps of four samples, of ten, in each epoch; the third is the next epoch's first.
+    record_run(tmp_path / "b", data=digits(10), batch_size=4, steps=3, every=1, drop_last=True, shuffle=False)
+    verdict = check(tmp_path / "b")
+    said = evidence(verdict, ClaimName.DATA)
+    assert statuses(verdict) == ALL_SHOWN
+    assert "used 8 distinct samples of 10" in said
+    assert "order 'sequential-v1', the data set's own order, not from the seed" in said
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_samples_used_are_those_of_the_replayed_steps(tmp_path: Path, shuffle: bool) -> None:
+    record_run(tmp_path / "b", linear, data=digits(11), batch_size=2, steps=9, every=1, shuffle=shuffle)
+    manifest = Forgery.of(tmp_path / "b", tmp_path / "copy").manifest
+    log = Log(manifest=manifest, initial=None, segments=(), close=None)
+    order = order_of(manifest, run_seed(manifest.plan.seed.value, manifest.digest()))
+    for segments in ([0], [0, 8], [3, 4, 5, 6], list(range(9))):
+        expected = {int(i) for segment in segments for i in order.indices(segment)}
+        assert samples_used(log, segments) == len(expected)
+
+
+def test_data_that_no_gradient_depends_on_are_not_shown(tmp_path: Path) -> None:
+    def decay(model: nn.Module, batch: Any) -> torch.Tensor:
+        images, _ = batch
+        squares = [p.square().sum() for p in model.parameters()]
+        total: torch.Tensor = torch.stack(squares).sum() + images.mean()
+        return total
+
+    record_run(tmp_path / "bundle", loss=decay)
+    verdict = check(tmp_path / "bundle")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert statuses(verdict) == {**ALL_SHOWN, "data": "not shown"}
+    assert "no gradient depends on the batch, in batches of 8, 16" in evidence(verdict, ClaimName.DATA)
+
+
+def test_fields_that_nothing_reads_are_named(tmp_path: Path) -> None:
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        images, classes, _ = batch
+        return cross_entropy(model, (images, classes))
+
+    images, classes = digits().tensors
+    record_run(tmp_path / "bundle", data=TensorDataset(images, classes, torch.arange(40)), loss=loss)
+    verdict = check(tmp_path / "bundle")
+    assert statuses(verdict) == ALL_SHOWN
+    (said,) = (line for line in verdict.claims[ClaimName.DATA].evidence if "fields" in line)
+    assert said.endswith(": '2'")
+
+
+def test_updates_of_zero_are_no_evidence(tmp_path: Path) -> None:
+    record_run(tmp_path / "bundle", optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.0))
+    verdict = check(tmp_path / "bundle")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert statuses(verdict) == {**ALL_SHOWN, "data": "not shown", "computation": "not shown"}
+    for claim in (ClaimName.DATA, ClaimName.COMPUTATION):
+        assert "all 3 replayed segments left the parameters as they were" in evidence(verdict, claim)
+
+
+def test_some_updates_of_zero_are_counted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    momentum = [name for name in forgery.states[1] if name.startswith("optimizer/")]
+    forgery.states[2] = {**forgery.states[2], **{k: v for k, v in forgery.states[1].items() if k[0] == "p"}}
+    assert any(forgery.states[2][name] != forgery.states[1][name] for name in momentum)
+    forgery.write()
+    verdict = check(tmp_path / "copy", executor=Elsewhere({}, error=0))
+    assert statuses(verdict) == ALL_SHOWN
+    for claim in (ClaimName.DATA, ClaimName.COMPUTATION):
+        assert "1 of the 3 replayed segments left the parameters" in evidence(verdict, claim)
+
+
+def releasing(source: Path, target: Path, names: list[str]) -> None:
+    """A copy whose release map and released file hold these tensors alone."""
+    forgery = Forgery.of(source, target)
+    tensors = safetensors.torch.load_file(source / WEIGHTS)
+    release = Release.of({name: f"parameters/{name}" for name in names})
+    forgery.manifest = replace(forgery.manifest, release=forgery.blobs.put(release.encode()))
+    data = weights_file({name: tensors[name] for name in names})
+    forgery.copy.files.write(WEIGHTS, data)
+    forgery.weights = forgery.blobs.put(data)
+    forgery.write()
+
+
+def test_the_evidence_says_how_many_parameters_are_released(recorded: Recorded, tmp_path: Path) -> None:
+    verdict = check(recorded(), executor=Elsewhere({}, error=0))
+    said = "4 of 4 parameters are released and are the last state's"
+    assert said in verdict.claims[ClaimName.COMPUTATION].evidence
+
+    releasing(recorded(), tmp_path / "some", ["1.weight"])
+    verdict = check(tmp_path / "some", executor=Elsewhere({}, error=0))
+    assert statuses(verdict) == ALL_SHOWN
+    assert "1 of 4 parameters are released" in evidence(verdict, ClaimName.COMPUTATION)
+    assert "3 are not released" in evidence(verdict, ClaimName.COMPUTATION)
+
+    releasing(recorded(), tmp_path / "none", [])
+    verdict = check(tmp_path / "none", executor=Elsewhere({}, error=0))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert statuses(verdict) == {**ALL_SHOWN, "computation": "not shown"}
+    assert "none of 4 parameters is released" in evidence(verdict, ClaimName.COMPUTATION)
+
+
+def test_weights_that_cannot_be_compared_are_undecided(recorded: Recorded, tmp_path: Path) -> None:
+    releasing(recorded(), tmp_path / "none", [])
+    record_run(tmp_path / "open", stop_after=4)
+    for name, why in (("none", "the run releases no parameter"), ("open", "the run is not closed")):
+        weights = tmp_path / "none" / WEIGHTS
+        verdict = check(tmp_path / name, weights=weights, executor=Elsewhere({}, error=0))
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        (finding,) = findings(verdict, Result.UNDECIDED, Check.WEIGHTS)
+        assert (finding.message, finding.where) == (f"not compared: {why}", str(weights))
+
+
+def test_a_state_that_is_sealed_often_is_read_once(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    forgery.states[1:] = [forgery.states[3]] * 3
+    forgery.losses = [forgery.losses[0]] * 3
+    forgery.write()
+    read: list[str] = []
+    plain = FsspecFiles._pieces
+
+    def pieces(self: FsspecFiles, path: str, limit: int) -> Iterator[bytes]:
+        read.append(path)
+        return plain(self, path, limit)
+
+    monkeypatch.setattr(FsspecFiles, "_pieces", pieces)
+    check(tmp_path / "copy", executor=Elsewhere({}, error=0))
+    tensors = {blob_path(d) for d in forgery.states[3].values()}
+    assert all(read.count(path) == 1 for path in tensors | {blob_path(forgery.losses[0])})
+    assert sum(path.startswith("openings/") for path in read) == 4
+
+
+LISTENED = """
+import os, sys
+from gradseal.verify import worker
+def serve(request, say):
+    print("from Python")
+    os.write(1, b"from C\\n")
+    say("step")
+worker._serve = serve
+sys.exit(worker.main())
+"""
+
+
+def test_what_libraries_print_does_not_mix_with_a_workers_answers() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENED],
+        input=b'{"memory_bytes": 17179869184}\n',
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b'{"kind": "step"}\n'
+    assert b"from Python" in done.stderr and b"from C" in done.stderr

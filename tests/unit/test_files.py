@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradseal.errors import MalformedBundle, MissingFile, StoreError
-from gradseal.proof.files import Files, blob_path, opening_path
+from gradseal.errors import CorruptBlob, MalformedBundle, MissingFile, StoreError
+from gradseal.proof.files import Files, blob_path, check_blob, opening_path
 from gradseal.store.files import FsspecFiles
 from memory_files import MemoryFiles
 
@@ -53,6 +54,38 @@ def test_reading_is_bounded(files: Files) -> None:
     assert files.read("large", len(large)) == large
     with pytest.raises(MalformedBundle):
         files.read("large", len(large) - 1)
+
+
+def test_a_digest_is_that_of_what_is_read(files: Files) -> None:
+    for size in (0, 5, 1 << 20, (1 << 20) + 7):
+        data = os.urandom(size)
+        files.write("a", data)
+        for limit in (size, 1 << 40):
+            assert files.digest("a", limit) == (hashlib.sha256(data).digest(), size)
+        if size:
+            with pytest.raises(MalformedBundle) as caught:
+                files.digest("a", size - 1)
+            assert caught.value.where == "a"
+    with pytest.raises(MissingFile):
+        files.digest("b", 10)
+
+
+def test_a_blob_is_checked_without_being_kept(files: Files) -> None:
+    digest = hashlib.sha256(b"data").digest()
+    files.write(blob_path(digest), b"data")
+    assert check_blob(files, digest, 4) == 4
+    files.write(blob_path(digest), b"date")
+    with pytest.raises(CorruptBlob):
+        check_blob(files, digest, 4)
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with open(tmp_path / "a", "wb") as file:
+        file.truncate(1 << 40)
+    files = FsspecFiles(str(tmp_path))
+    for act in (files.read, files.digest):
+        with pytest.raises(MalformedBundle):
+            act("a", 1 << 38)
 
 
 def test_a_directory_in_the_place_of_a_file(tmp_path: Path) -> None:

@@ -75,11 +75,29 @@ def file(header: Any, data: bytes = b"") -> bytes:
         file({"a": {"dtype": "F8_E5M2", "shape": [1], "data_offsets": [0, 1]}}, b"0"),
         file({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"0000spare"),
         b"\x80\x04\x95pickle",
+        file(b"[" * 100_000),
+        file(b"1" * 10_000),
+        struct.pack("<Q", (64 << 20) + 1) + b" " * ((64 << 20) + 1),
     ],
 )
 def test_malformed_weights(data: bytes) -> None:
     with pytest.raises(MalformedBundle):
         read_weights(data, where="weights")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+        b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"I32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"__metadata__":{"k":"1","k":"2"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    ],
+    ids=["tensor", "type", "metadata"],
+)
+def test_weights_that_say_something_twice(header: bytes) -> None:
+    with pytest.raises(MalformedBundle, match="same key twice"):
+        read_weights(file(header, b"0000"), where="weights")
 
 
 @given(st.data())

@@ -31,6 +31,10 @@ class Files(Protocol):
         """
         ...
 
+    def digest(self, path: str, max_bytes: int) -> tuple[bytes, int]:
+        """The SHA-256 and the size of a file that is not kept in memory; raises as `read` does."""
+        ...
+
     def write(self, path: str, data: bytes) -> None:
         """Makes or replaces a file.
 
@@ -71,6 +75,14 @@ def read_blob(files: Files, digest: bytes, max_bytes: int) -> bytes:
     if hashlib.sha256(data).digest() != digest:
         raise CorruptBlob("its bytes do not hash to its name", where=blob_path(digest))
     return data
+
+
+def check_blob(files: Files, digest: bytes, max_bytes: int) -> int:
+    """The size of the blob with this SHA-256, hashed without being kept; raises as `read_blob` does."""
+    found, size_bytes = files.digest(blob_path(digest), max_bytes)
+    if found != digest:
+        raise CorruptBlob("its bytes do not hash to its name", where=blob_path(digest))
+    return size_bytes
 
 
 def read_opening(files: Files, seal: bytes, tensors: int) -> tuple[bytes, ...]:

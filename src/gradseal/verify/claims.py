@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradseal.verify.evidence import (
+    blind_graphs,
+    listed,
+    order_said,
+    released_parameters,
+    samples_used,
+    still_segments,
+    unread_fields,
+)
 from gradseal.verify.examination import Examination
 from gradseal.verify.policy import Policy
 from gradseal.verify.statistics import forged_bound
@@ -68,7 +77,10 @@ def _integrity(examination: Examination) -> Claim:
     if missing := _undecided(examination, *checks, Check.DATA):
         return _not_shown(*missing)
     if not (
-        examination.log and examination.states and examination.data_checked and examination.weights_checked
+        examination.log
+        and examination.parameter_digests
+        and examination.data_checked
+        and examination.weights_checked
     ):
         return _not_shown("the verification ended before everything was read")
     whole = (
@@ -93,7 +105,8 @@ def _initialisation(examination: Examination) -> Claim:
     given = any(item.where == "state zero" for item in examination.free)
     counted = (
         f"{free} free bytes, of at most {allowed}",
-        f"the program's graphs compress to {graphs} bytes" + (f", of at most {most}" if most else ""),
+        f"the program's graphs {'compress to' if examination.graphs_compressed else 'have, uncompressed,'} "
+        f"{graphs} bytes" + (f", of at most {most}" if most else ""),
         *(f"{item.name}: {item.size_bytes} free bytes ({item.where})" for item in examination.free),
     )
     if free > allowed or (most is not None and graphs > most):
@@ -104,50 +117,81 @@ def _initialisation(examination: Examination) -> Claim:
 
 
 def _data(examination: Examination) -> Claim:
-    if not (examination.data_checked and examination.log):
+    log, contents = examination.log, examination.contents
+    if not examination.data_checked or log is None or contents is None:
         return _not_shown("the samples were not read")
     replayed = _replayed_equal(examination)
-    order = f"order {examination.log.manifest.plan.order!r}, from the seed"
     if not replayed:
         return _not_shown("no segment was replayed bit for bit")
+    if blind := blind_graphs(contents):
+        sizes = ", ".join(map(str, blind))
+        return _not_shown(f"no gradient depends on the batch, in batches of {sizes}: any data would do")
+    still, moved = _still(examination)
+    if not moved:
+        return _not_shown(*still)
+    opened, order = "every sample opens against the data root", order_said(log.manifest.plan.order)
+    used = samples_used(log, replayed)
+    rest = [f"the replayed steps used {used} distinct samples of {log.manifest.data.samples}", *still]
+    if unread := unread_fields(contents):
+        rest.append(f"no gradient depends on these fields of a sample, nor the loss: {listed(unread)}")
     if _all_replayed(examination):
-        return Claim(
-            status=Status.SHOWN,
-            evidence=(
-                "every sample opens against the data root",
-                f"{order}; all {replayed} segments replay on it",
-            ),
-        )
+        ground = f"{order}; all {len(replayed)} segments replay on it"
+        return Claim(status=Status.SHOWN, evidence=(opened, ground, *rest))
     bound = _bound(examination)
     if bound is None:
-        return _not_shown(f"{replayed} segments replay on the committed samples; no bound on the others")
-    return Claim(status=Status.SUPPORTED, evidence=("every sample opens against the data root", order, bound))
+        said = f"{len(replayed)} segments replay on the committed samples; no bound on the others"
+        return _not_shown(said, order, *rest)
+    return Claim(status=Status.SUPPORTED, evidence=(opened, order, bound, *rest))
 
 
 def _computation(examination: Examination) -> Claim:
     if undecided := _undecided(examination, Check.REPLAY, Check.ENVIRONMENT):
         return _not_shown(*undecided)
-    replayed = _replayed_equal(examination)
+    replayed = len(_replayed_equal(examination))
     if not replayed:
         return _not_shown("no segment was replayed")
+    still, moved = _still(examination)
+    if not moved:
+        return _not_shown(*still)
+    weights, released = _released(examination)
     if _all_replayed(examination):
         if not examination.weights_checked:
-            return _not_shown(f"all {replayed} sealed segments replay bit for bit, but the run is not closed")
-        return Claim(
-            status=Status.SHOWN,
-            evidence=(
-                f"all {replayed} segments replay bit for bit, back to state zero",
-                "the released weights are the last state's",
-            ),
-        )
-    bound = _bound(examination)
+            said = f"all {replayed} sealed segments replay bit for bit, but the run is not closed"
+            return _not_shown(said, *still)
+        ground = f"all {replayed} segments replay bit for bit, back to state zero"
+        status = Status.SHOWN if released else Status.NOT_SHOWN
+        return Claim(status=status, evidence=(ground, weights, *still))
+    ground, bound = f"{replayed} segments replay bit for bit", _bound(examination)
     if bound is None:
-        return _not_shown(f"{replayed} segments replay bit for bit; no bound on the others")
-    return Claim(status=Status.SUPPORTED, evidence=(f"{replayed} segments replay bit for bit", bound))
+        return _not_shown(f"{ground}; no bound on the others", weights, *still)
+    status = Status.SUPPORTED if released else Status.NOT_SHOWN
+    return Claim(status=status, evidence=(ground, bound, weights, *still))
 
 
-def _replayed_equal(examination: Examination) -> int:
-    return sum(result.equal for result in examination.results)
+def _still(examination: Examination) -> tuple[tuple[str, ...], bool]:
+    """What to say of replayed segments that changed no parameter, and whether any other did."""
+    replayed = _replayed_equal(examination)
+    still = len(still_segments(examination.parameter_digests, replayed))
+    if not still:
+        return (), True
+    share = "all" if still == len(replayed) else f"{still} of the"
+    said = f"{share} {len(replayed)} replayed segments left the parameters as they were: no evidence"
+    return (said,), still < len(replayed)
+
+
+def _released(examination: Examination) -> tuple[str, bool]:
+    """What to say of the released weights, and whether they can carry the claim."""
+    if examination.contents is None or not examination.weights_checked:
+        return "no released weights were compared: the run is not closed", True
+    some, all_ = released_parameters(examination.contents)
+    if not some:
+        return f"none of {all_} parameters is released, so the claim would be of no weights", False
+    said = f"{some} of {all_} parameters are released and are the last state's"
+    return said + (f"; {all_ - some} are not released" if some < all_ else ""), True
+
+
+def _replayed_equal(examination: Examination) -> list[int]:
+    return [result.segment for result in examination.results if result.equal]
 
 
 def _all_replayed(examination: Examination) -> bool:

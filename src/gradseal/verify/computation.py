@@ -32,6 +32,7 @@ def request_of(url: str, log: Log, contents: Contents, sample: Sample, policy: P
         ],
         step_timeout_seconds=policy.step_timeout_seconds,
         memory_bytes=policy.memory_bytes,
+        replay_timeout_seconds=policy.replay_timeout_seconds,
     )
 
 

@@ -15,7 +15,7 @@ from gradseal.program.graph import MAX_GRAPH_BYTES, Graph
 from gradseal.program.native import Environment
 from gradseal.program.order import Order
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
-from gradseal.program.release import MAX_RELEASE_BYTES, Release, read_weights
+from gradseal.program.release import MAX_HEADER_BYTES, MAX_RELEASE_BYTES, Release, read_weights
 from gradseal.program.samples import MAX_SCHEMA_BYTES, SampleSchema
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
 from gradseal.program.sources import Given, Initialisation
@@ -30,10 +30,8 @@ from gradseal.proof.entries import (
     state_root,
 )
 from gradseal.proof.fields import Fields
-from gradseal.proof.files import WEIGHTS, Files, opening_path, read_blob, read_opening
+from gradseal.proof.files import WEIGHTS, Files, check_blob, opening_path, read_blob, read_opening
 from gradseal.proof.manifest import Manifest
-
-_HEADER_BYTES = 100 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +115,7 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
         CorruptBlob, MissingFile, MalformedBundle, UnknownKind: As what is read.
     """
     program = Program.decode(read_blob(files, manifest.program, MAX_PROGRAM_BYTES), where="program")
-    graphs: dict[int, Graph] = {}
-    for size, digest in program.graphs.items():
-        where = f"graph of batch size {size}"
-        graphs[size] = Graph.decode(read_blob(files, digest, MAX_GRAPH_BYTES), where=where)
-        program.check_graph(graphs[size], where)
+    graphs = _graphs(files, manifest, program)
     initialisation = Initialisation.decode(
         read_blob(files, manifest.initialisation, MAX_INITIALISATION_BYTES),
         program.layout,
@@ -135,11 +129,6 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
     schema = SampleSchema.decode(
         read_blob(files, manifest.data.schema, MAX_SCHEMA_BYTES), where="sample schema"
     )
-    for size in order_of(manifest, bytes(32)).batch_sizes:
-        if size not in graphs:
-            raise MalformedBundle(
-                f"has no graph for batches of {size}, which the plan has", where="program: graphs"
-            )
     environment = Environment.from_fields(Fields(dict(manifest.arithmetic), "entry 0", "arithmetic"))
     return Contents(
         program=program,
@@ -149,6 +138,28 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
         schema=schema,
         environment=environment,
     )
+
+
+def _graphs(files: Files, manifest: Manifest, program: Program) -> dict[int, Graph]:
+    """The graph of each batch size; one that two sizes share is read once."""
+    sizes = order_of(manifest, bytes(32)).batch_sizes
+    # Before any graph is read: a few kilobytes may name one large graph for many sizes.
+    for size in sorted({*sizes, *program.graphs}):
+        if size not in program.graphs:
+            raise MalformedBundle(
+                f"has no graph for batches of {size}, which the plan has", where="program: graphs"
+            )
+        if size not in sizes:
+            raise MalformedBundle(
+                f"has a graph for batches of {size}, which the plan has not", where="program: graphs"
+            )
+    read: dict[bytes, Graph] = {}
+    for size, digest in program.graphs.items():
+        if digest not in read:
+            where = f"graph of batch size {size}"
+            read[digest] = Graph.decode(read_blob(files, digest, MAX_GRAPH_BYTES), where=where)
+            program.check_graph(read[digest], where)
+    return {size: read[digest] for size, digest in program.graphs.items()}
 
 
 def order_of(manifest: Manifest, seed: bytes) -> Order:
@@ -177,7 +188,7 @@ def check_opening(files: Files, manifest: Manifest, seal: bytes, tensors: int) -
 
 
 class StateChecker:
-    """Hashes every tensor of every sealed state once.
+    """Hashes every tensor of every sealed state once, a chunk at a time.
 
     Args:
         files: The bundle.
@@ -194,27 +205,34 @@ class StateChecker:
         self._layout = program.layout
         self._progress = progress
         self._seen: set[tuple[bytes, int]] = set()
+        self._parameters = sum(spec.name.startswith("parameters/") for spec in program.layout)
+        self._checked: dict[bytes, bytes] = {}
         self.bytes_hashed = 0
 
-    def check(self, seal: bytes) -> tuple[bytes, ...]:
-        """Checks the state that `seal` stands for; returns its tensors' digests.
+    def check(self, seal: bytes) -> bytes:
+        """Checks the state that `seal` stands for; returns a digest of its parameters' digests.
 
         Raises:
             CorruptBlob, MissingFile, MalformedBundle: A tensor is altered, not there, or not of its shape.
         """
+        if seal in self._checked:
+            return self._checked[seal]
         digests = check_opening(self._files, self._manifest, seal, len(self._layout))
         for spec, digest in zip(self._layout, digests, strict=True):
             if (digest, spec.size_bytes) not in self._seen:
                 self._check_tensor(spec.name, digest, spec.size_bytes)
                 self._seen.add((digest, spec.size_bytes))
-        return digests
+        # A layout begins with the parameters.
+        parameters = hashlib.sha256(b"".join(digests[: self._parameters])).digest()
+        self._checked[seal] = parameters
+        return parameters
 
     def _check_tensor(self, name: str, digest: bytes, size_bytes: int) -> None:
         with naming(name):
-            data = read_blob(self._files, digest, size_bytes)
-        if len(data) != size_bytes:
-            raise CorruptBlob(f"{len(data)} bytes, not the {size_bytes} of its shape", where=name)
-        self.bytes_hashed += len(data)
+            held = check_blob(self._files, digest, size_bytes)
+        if held != size_bytes:
+            raise CorruptBlob(f"{held} bytes, not the {size_bytes} of its shape", where=name)
+        self.bytes_hashed += held
         self._progress(self.bytes_hashed)
 
 
@@ -225,10 +243,7 @@ def check_given(files: Files, contents: Contents) -> None:
         CorruptBlob, MissingFile, MalformedBundle: One is not what it was, not there, or not of its shape.
     """
     for spec, source in zip(contents.program.constants, contents.initialisation.constants, strict=True):
-        if (
-            isinstance(source, Given)
-            and len(read_blob(files, source.digest, spec.size_bytes)) != spec.size_bytes
-        ):
+        if isinstance(source, Given) and check_blob(files, source.digest, spec.size_bytes) != spec.size_bytes:
             raise CorruptBlob("does not have the bytes that its shape takes", where=spec.name)
 
 
@@ -238,7 +253,11 @@ def check_losses(files: Files, log: Log) -> None:
     Raises:
         CorruptBlob, MissingFile, MalformedBundle: One is not what it was, not there, or not of so many steps.
     """
+    seen: set[tuple[bytes, int]] = set()
     for segment in log.segments:
+        if (segment.losses, segment.steps) in seen:
+            continue
+        seen.add((segment.losses, segment.steps))
         where = f"losses of segment {segment.index}"
         with naming(where):
             data = read_blob(files, segment.losses, MAX_LOSSES_BYTES)
@@ -258,10 +277,9 @@ def check_weights(files: Files, close: Close, contents: Contents, last: tuple[by
         CorruptBlob: The file is not the one that was closed with, or a tensor is not the last state's.
         MissingFile, MalformedBundle: It is not there, or not a safetensors file.
     """
-    limit = _HEADER_BYTES + 2 * sum(s.size_bytes for s in contents.program.layout) * max(
-        1, len(contents.release.tensors)
-    )
-    data = files.read(WEIGHTS, min(limit, 1 << 42))
+    sizes = {s.name: s.size_bytes for s in contents.program.layout}
+    released = sum(sizes[name] for name in contents.release.tensors.values())
+    data = files.read(WEIGHTS, 8 + MAX_HEADER_BYTES + released)
     # Before its digest is looked at, since this can name the tensor.
     compare_weights(data, contents, last, where=WEIGHTS)
     if hashlib.sha256(data).digest() != close.weights:

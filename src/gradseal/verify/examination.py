@@ -25,19 +25,26 @@ class Ended(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Examination:
-    """What is known so far, filled in from top to bottom."""
+    """What is known so far, filled in from top to bottom.
+
+    Of the states between the first and the last, only a digest of their parameters is kept: a small bundle
+    may have many states of many tensors.
+    """
 
     policy: Policy
     findings: list[Finding] = field(default_factory=list)
     pinned: bool = False
     log: Log | None = None
     contents: Contents | None = None
-    states: list[tuple[bytes, ...]] = field(default_factory=list)
+    state_zero: tuple[bytes, ...] = ()
+    last_state: tuple[bytes, ...] = ()
+    parameter_digests: list[bytes] = field(default_factory=list)
     data_checked: bool = False
     weights_checked: bool = False
     state_zero_checked: bool = False
     free: tuple[FreeBytes, ...] = ()
     graph_bytes: int = 0
+    graphs_compressed: bool = True
     sample: Sample | None = None
     environment: Environment | None = None
     results: list[SegmentResult] = field(default_factory=list)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -44,6 +45,7 @@ class Request:
         tasks: The segments, in order.
         step_timeout_seconds: How long a worker may go without a sign of life.
         memory_bytes: How much address space it may use.
+        replay_timeout_seconds: How long the whole request may take, or None for no limit.
     """
 
     url: str
@@ -52,6 +54,7 @@ class Request:
     tasks: Sequence[Task]
     step_timeout_seconds: float
     memory_bytes: int
+    replay_timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +116,18 @@ def _variables(environment: Environment) -> dict[str, str]:
 def _answers(
     process: subprocess.Popen[bytes], request: Request, lines: queue.Queue[bytes], stderr: IO[bytes]
 ) -> Iterator[Ready | SegmentResult]:
-    left = len(request.tasks)
+    left, began, total = len(request.tasks), time.monotonic(), request.replay_timeout_seconds
     while left:
+        wait = request.step_timeout_seconds
+        if total is not None:
+            wait = min(wait, max(0.0, began + total - time.monotonic()))
         try:
-            line = lines.get(timeout=request.step_timeout_seconds)
+            if not wait:
+                raise queue.Empty
+            line = lines.get(timeout=wait)
         except queue.Empty as e:
+            if total is not None and time.monotonic() - began >= total:
+                raise WorkerDied(f"the replays took more than {total:g} s", where="worker") from e
             raise WorkerDied(
                 f"no step was done within {request.step_timeout_seconds:g} s", where="worker"
             ) from e

@@ -16,6 +16,9 @@ from gradseal.verify.contents import Contents
 from gradseal.verify.examination import Ended, Examination
 from gradseal.verify.verdict import Check, Finding, Result
 
+_COMPRESSIBLE = 64
+_COMPRESSIBLE_BYTES = 64 << 20
+
 
 def check_initialisation(examination: Examination, contents: Contents, seed: bytes) -> None:
     """Step 4: state zero follows from its sources; what does not follow is counted.
@@ -23,10 +26,10 @@ def check_initialisation(examination: Examination, contents: Contents, seed: byt
     Raises:
         Ended: It does not.
     """
-    if not examination.states:
+    if not examination.parameter_digests:
         return
     with examination.checking(Check.INITIALISATION):
-        wrong = list(check_state_zero(contents, seed, examination.states[0]))
+        wrong = list(check_state_zero(contents, seed, examination.state_zero))
     examination.findings.extend(wrong)
     if wrong:
         raise Ended
@@ -36,7 +39,8 @@ def check_initialisation(examination: Examination, contents: Contents, seed: byt
         Result.HELD,
         "state zero is what the rules give with the run's seed, or was given",
     )
-    examination.graph_bytes = compressed_size(contents)
+    cap = examination.policy.allowed_graph_bytes(examination.parameter_bytes)
+    examination.graph_bytes, examination.graphs_compressed = compressed_size(contents, cap)
     examination.free = count_free_bytes(contents)
     for item in examination.free:
         examination.findings.append(
@@ -50,9 +54,22 @@ def check_initialisation(examination: Examination, contents: Contents, seed: byt
         )
 
 
-def compressed_size(contents: Contents) -> int:
-    """How many bytes the graphs take, compressed together: about as much as they say, whatever it is."""
-    return len(lzma.compress(b"".join(g.encode() for _, g in sorted(contents.graphs.items()))))
+def compressed_size(contents: Contents, cap: int | None) -> tuple[int, bool]:
+    """How many bytes program and graphs take, compressed together: about as much as they say, whatever it is.
+
+    Args:
+        contents: Has the program and its graphs.
+        cap: How many bytes the policy allows, if it caps them.
+
+    Returns:
+        The size and True; or, for graphs so far above the cap that compressing them would serve only whoever
+        wants to occupy the verifier, the size before compression and False.
+    """
+    graphs = [graph.encode() for _, graph in sorted(contents.graphs.items())]
+    raw = b"".join([contents.program.encode(), *graphs])
+    if len(raw) > (_COMPRESSIBLE_BYTES if cap is None else _COMPRESSIBLE * cap):
+        return len(raw), False
+    return len(lzma.compress(raw)), True
 
 
 def check_state_zero(contents: Contents, seed: bytes, sealed: tuple[bytes, ...]) -> Iterator[Finding]:

@@ -18,11 +18,13 @@ from gradseal.verify.contents import (
     StateChecker,
     check_given,
     check_losses,
+    check_opening,
     check_weights,
     compare_weights,
     read_contents,
     read_log,
 )
+from gradseal.verify.evidence import released_parameters
 from gradseal.verify.examination import Examination, Progress
 from gradseal.verify.samples import SampleReader
 from gradseal.verify.verdict import Check, Result
@@ -134,7 +136,13 @@ def _states(examination: Examination, bundle: Bundle, log: Log, contents: Conten
     )
     for number, seal in enumerate(log.seals):
         with examination.checking(Check.STATES), naming(f"state {_state_name(number)}"):
-            examination.states.append(checker.check(seal))
+            examination.parameter_digests.append(checker.check(seal))
+    if log.seals:
+        with examination.checking(Check.STATES):
+            examination.state_zero, examination.last_state = (
+                check_opening(bundle.files, log.manifest, log.seals[i], len(contents.program.layout))
+                for i in (0, -1)
+            )
     examination.bytes_hashed += checker.bytes_hashed
     examination.found(
         Check.STATES, Result.HELD, f"{len(log.seals)} states have their tensors' digests and seals"
@@ -155,16 +163,26 @@ def check_released(
         StoreError: The verifier's own file cannot be read.
     """
     if log.close is None:
+        if weights is not None:
+            _not_compared(examination, "the run is not closed", weights)
         return
     with examination.checking(Check.WEIGHTS, "the released weights are the last state's"):
-        check_weights(files, log.close, contents, examination.states[-1])
+        check_weights(files, log.close, contents, examination.last_state)
     _unreleased(examination, contents)
     if weights is not None:
         path = Path(weights)
         data = FsspecFiles(str(path.absolute().parent)).read(path.name, _MAX_WEIGHTS_BYTES)
-        with examination.checking(Check.WEIGHTS, "the weights that were handed in are the last state's"):
-            compare_weights(data, contents, examination.states[-1], where=str(weights))
+        some, _ = released_parameters(contents)
+        held = "the weights that were handed in are the last state's" if some else ""
+        with examination.checking(Check.WEIGHTS, held):
+            compare_weights(data, contents, examination.last_state, where=str(weights))
+        if not some:
+            _not_compared(examination, "the run releases no parameter", weights)
     examination.weights_checked = True
+
+
+def _not_compared(examination: Examination, why: str, weights: str | Path) -> None:
+    examination.found(Check.WEIGHTS, Result.UNDECIDED, f"not compared: {why}", where=str(weights))
 
 
 def _unreleased(examination: Examination, contents: Contents) -> None:

@@ -43,10 +43,11 @@ class Policy:
         free_bytes: The most bytes that no rule derives with which initialisation can still be shown.
         free_share: The most of them as a share of the parameters' bytes, or None for no such cap; 64 bytes
             are always allowed.
-        graph_share: The most bytes that the graphs may compress to, as a share of the parameters' bytes, or
+        graph_share: The most bytes that program and graphs may compress to, as a share of the parameters' bytes, or
             None; 4,096 bytes are always allowed. Sizes, axes and indexes in a graph can spell out weights,
             and are not counted one by one.
         step_timeout_seconds: How long a worker may go without finishing a step.
+        replay_timeout_seconds: How long all replays together may take, or None for no limit.
         memory_bytes: How much address space a worker may use.
         max_threads: The most threads that a bundle may ask a worker to use.
     """
@@ -60,6 +61,7 @@ class Policy:
     free_share: float | None = 1 / 8
     graph_share: float | None = 1 / 16
     step_timeout_seconds: float = 600.0
+    replay_timeout_seconds: float | None = None
     memory_bytes: int = 16 << 30
     max_threads: int = 64
 

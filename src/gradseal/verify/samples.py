@@ -14,7 +14,9 @@ from gradseal.proof.files import Files, blob_path, read_blob
 from gradseal.proof.manifest import Data
 from gradseal.proof.merkle import root_of
 
-_CACHED_SHARDS = 64
+MAX_SHARD_BYTES = 1 << 30
+_CACHED_BYTES = 64 << 20
+_HASHED_BYTES = 1 << 20
 
 
 class SampleReader:
@@ -34,6 +36,12 @@ class SampleReader:
         self._files = files
         self._data = data
         self._schema = schema
+        held = min(data.shard_samples, data.samples) * schema.size_bytes
+        if held > MAX_SHARD_BYTES:
+            raise MalformedBundle(
+                f"shards of {held} bytes, more than the {MAX_SHARD_BYTES} allowed",
+                where="entry 0: data.shard_samples",
+            )
         self._leaves = self._read_list(data.leaves, data.samples, "leaf hashes")
         if root_of(self._leaves) != data.root:
             raise CorruptBlob(
@@ -41,6 +49,7 @@ class SampleReader:
             )
         self._shards = self._read_list(data.shards, -(-data.samples // data.shard_samples), "shards")
         self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._cached_bytes = 0
         self.bytes_hashed = 0
 
     def samples(self, indices: Iterable[int]) -> list[bytes]:
@@ -59,8 +68,10 @@ class SampleReader:
 
     def check_all(self, progress: Callable[[int], None]) -> None:
         """Opens every sample; raises as `samples` does."""
-        for first in range(0, self._data.samples, self._data.shard_samples):
-            self.samples(range(first, min(first + self._data.shard_samples, self._data.samples)))
+        # Few at a time: a shard may be large, and each sample is copied to be hashed.
+        width = max(1, _HASHED_BYTES // self._schema.size_bytes)
+        for first in range(0, self._data.samples, width):
+            self.samples(range(first, min(first + width, self._data.samples)))
             progress(self.bytes_hashed)
 
     def _sample(self, index: int) -> bytes:
@@ -84,8 +95,9 @@ class SampleReader:
             )
         self.bytes_hashed += len(data)
         self._cache[number] = data
-        if len(self._cache) > _CACHED_SHARDS:
-            self._cache.popitem(last=False)
+        self._cached_bytes += len(data)
+        while self._cached_bytes > _CACHED_BYTES and len(self._cache) > 1:
+            self._cached_bytes -= len(self._cache.popitem(last=False)[1])
         return data
 
     def _read_list(self, digest: bytes, count: int, what: str) -> list[bytes]:

@@ -9,6 +9,7 @@ again, and what it runs is the interpreter's closed list of operators.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -21,8 +22,10 @@ def main() -> int:
     """Serves one request; 0 if every segment was replayed, whatever came of it."""
     request = json.loads(sys.stdin.readline())
     limit_memory(request["memory_bytes"])
-    # What libraries print must not mix with the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
+    # What libraries print must not mix with the answers; those in C print to the descriptor itself.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
 
     def say(kind: str, **content: Any) -> None:
         answers.write(json.dumps({"kind": kind, **content}) + "\n")
