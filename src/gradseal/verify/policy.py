@@ -43,10 +43,9 @@ class Policy:
         free_bytes: The most bytes that no rule derives with which initialisation can still be shown.
         free_share: The most of them as a share of the parameters' bytes, or None for no such cap; 64 bytes
             are always allowed.
-        graph_share: The most bytes that program and graphs may compress to, as a share of the parameters' bytes, or
-            None; 4,096 bytes are always allowed. Sizes, axes and indexes in a graph can spell out weights,
-            and are not counted one by one.
-        step_timeout_seconds: How long a worker may go without finishing a step.
+        graph_share: The most bytes that program and graphs may compress to, as a share of the parameters'
+            bytes, or None; 4,096 bytes are always allowed. Sizes, axes and indexes in a graph can spell out
+            weights, and are not counted one by one.
         replay_timeout_seconds: How long all replays together may take, or None for no limit.
         memory_bytes: How much address space a worker may use.
         max_threads: The most threads that a bundle may ask a worker to use.
