@@ -46,6 +46,7 @@ class Policy:
         graph_share: The most bytes that program and graphs may compress to, as a share of the parameters'
             bytes, or None; 4,096 bytes are always allowed. Sizes, axes and indexes in a graph can spell out
             weights, and are not counted one by one.
+        step_timeout_seconds: How long a worker may go without finishing a step.
         replay_timeout_seconds: How long all replays together may take, or None for no limit.
         memory_bytes: How much address space a worker may use.
         max_threads: The most threads that a bundle may ask a worker to use.
