@@ -383,8 +383,11 @@ def test_graphs_far_above_the_cap_are_not_compressed(recorded: Recorded, tmp_pat
     forgery.write()
     verdict = check(tmp_path / "copy", "quick")
     (line,) = (e for e in verdict.claims[ClaimName.INITIALISATION].evidence if "uncompressed" in e)
-    size = sum(len(graph.encode()) for graph in forgery.graphs.values())
-    assert line == f"the program's graphs have, uncompressed, {size} bytes, of at most 4096"
+    contents = read_contents(
+        forgery.copy.files, Manifest.decode(open_bundle(forgery.copy.files).entries(0)[0])
+    )
+    size = len(contents.program.encode()) + sum(len(graph.encode()) for graph in contents.graphs.values())
+    assert line == f"the program and its graphs have, uncompressed, {size} bytes, of at most 4096"
     assert statuses(verdict)["initialisation"] == "not shown"
 
 

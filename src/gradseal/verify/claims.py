@@ -102,11 +102,11 @@ def _initialisation(examination: Examination) -> Claim:
     policy, parameters = examination.policy, examination.parameter_bytes
     free, allowed = sum(item.size_bytes for item in examination.free), policy.allowed_free_bytes(parameters)
     graphs, most = examination.graph_bytes, policy.allowed_graph_bytes(parameters)
+    verb = "compress to" if examination.graphs_compressed else "have, uncompressed,"
     given = any(item.where == "state zero" for item in examination.free)
     counted = (
         f"{free} free bytes, of at most {allowed}",
-        f"the program's graphs {'compress to' if examination.graphs_compressed else 'have, uncompressed,'} "
-        f"{graphs} bytes" + (f", of at most {most}" if most else ""),
+        f"the program and its graphs {verb} {graphs} bytes" + (f", of at most {most}" if most else ""),
         *(f"{item.name}: {item.size_bytes} free bytes ({item.where})" for item in examination.free),
     )
     if free > allowed or (most is not None and graphs > most):
