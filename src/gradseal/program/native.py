@@ -221,6 +221,10 @@ def seeded(seed: bytes, step: int, micro_batch: int = 0) -> Iterator[None]:
     """
     import torch
 
+    value = step_generator_seed(seed, step, micro_batch)
     with torch.random.fork_rng():
-        torch.manual_seed(step_generator_seed(seed, step, micro_batch))
+        # What `torch.manual_seed` does, without its formatting of a stack for devices that are not there.
+        torch.default_generator.manual_seed(value)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(value)
         yield
