@@ -195,7 +195,7 @@ def enter_environment(wanted: Environment) -> None:
     import torch
 
     torch.set_num_threads(wanted.threads)
-    torch.backends.mkldnn.enabled = wanted.onednn  # type: ignore[assignment]
+    torch.backends.mkldnn.enabled = wanted.onednn  # type: ignore[assignment] # typed as a property of torch's
     torch.set_float32_matmul_precision(wanted.matmul_precision)
     # Setting it, even to what it is, loads torch's compiler, which takes as long as the rest of torch.
     if torch.are_deterministic_algorithms_enabled() != wanted.deterministic:

@@ -26,7 +26,7 @@ class _Rule:
 
     def scalars(self) -> dict[str, Scalar]:
         """The rule's scalars by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type] # every subclass is a dataclass
 
     def free_bytes(self) -> int:
         """Eight for each free scalar."""

@@ -58,7 +58,7 @@ class SampleSchema:
 
     def leaf(self, sample: bytes) -> bytes:
         """The hash of a sample as a leaf of the data's tree (RFC 6962, section 2.1)."""
-        return leaf_hash(self.digest() + sample)
+        return self.leaves([sample])[0]
 
     def leaves(self, samples: Sequence[bytes]) -> list[bytes]:
         """`leaf` of each sample."""

@@ -36,6 +36,7 @@ class SampleReader:
         self._files = files
         self._data = data
         self._schema = schema
+        self._sample_bytes = schema.size_bytes
         held = min(data.shard_samples, data.samples) * schema.size_bytes
         if held > MAX_SHARD_BYTES:
             raise MalformedBundle(
@@ -76,7 +77,7 @@ class SampleReader:
 
     def _sample(self, index: int) -> bytes:
         number, place = divmod(index, self._data.shard_samples)
-        size = self._schema.size_bytes
+        size = self._sample_bytes
         return self._shard(number)[place * size : (place + 1) * size]
 
     def _shard(self, number: int) -> bytes:
