@@ -256,6 +256,8 @@ class Forgery:
             constants=self.program.constants,
             graphs={size: put(graph.encode()) for size, graph in self.graphs.items()},
             optimizer=self.program.optimizer,
+            clip=self.program.clip,
+            schedule=self.program.schedule,
         )
         manifest = Manifest(
             owner=self.owner.verification_key,

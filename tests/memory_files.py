@@ -7,6 +7,7 @@ crash between a write and its acknowledgement would; the files are then what a r
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from gradseal.errors import MalformedBundle, MissingFile, StoreError
 
@@ -38,10 +39,14 @@ class MemoryFiles:
         data = self.read(path, max_bytes)
         return hashlib.sha256(data).digest(), len(data)
 
-    def write(self, path: str, data: bytes) -> None:
+    def pieces(self, path: str, max_bytes: int) -> Iterator[bytes]:
+        data = self.read(path, max_bytes)
+        yield from (data[i : i + 1000] for i in range(0, len(data), 1000))
+
+    def write(self, path: str, data: bytes | memoryview) -> None:
         fails = self._fails("write", path)
         if not fails or self._after:
-            self.content[path] = data
+            self.content[path] = bytes(data)
         if fails:
             raise StoreError("the test's failure", where=path)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradseal.program.initialise import initialise
+    from gradseal.program.lion import Lion
     from gradseal.proof.note import SigningKey, VerificationKey
     from gradseal.record.recorder import Run, record
     from gradseal.verify.policy import Policy
@@ -20,9 +21,20 @@ if TYPE_CHECKING:
     from gradseal.verify.verifier import verify
 
 __version__ = "0.1.0"
-__all__ = ["Policy", "Run", "SigningKey", "Verdict", "VerificationKey", "initialise", "record", "verify"]
+__all__ = [
+    "Lion",
+    "Policy",
+    "Run",
+    "SigningKey",
+    "Verdict",
+    "VerificationKey",
+    "initialise",
+    "record",
+    "verify",
+]
 
 _HOMES = {
+    "Lion": "gradseal.program.lion",
     "initialise": "gradseal.program.initialise",
     "SigningKey": "gradseal.proof.note",
     "VerificationKey": "gradseal.proof.note",

@@ -890,7 +890,7 @@ def test_momentum_from_before_is_the_runs_own(tmp_path: Path, digits: TensorData
 
     bundle, manifest = both_ways(tmp_path, digits, make)
     program = program_of(bundle, manifest)
-    assert program.optimizer.warm
+    assert program.optimizer.steps_before == 1
     sources = Initialisation.decode(
         read_blob(bundle.files, manifest.initialisation, 1 << 20),
         program.layout,

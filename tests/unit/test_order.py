@@ -28,7 +28,7 @@ def test_each_sample_once_an_epoch(samples: int, batch: int, drop: bool, rule: s
     batch = min(batch, samples)
     own = order(samples, batch, rule, drop)
     for epoch in range(2):
-        steps = range(epoch * own.steps_per_epoch, (epoch + 1) * own.steps_per_epoch)
+        steps = range(epoch * own.batches_per_epoch, (epoch + 1) * own.batches_per_epoch)
         batches = [own.indices(step) for step in steps]
         seen = np.concatenate(batches).tolist()
         assert len(set(seen)) == len(seen)

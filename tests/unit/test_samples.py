@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from typing import Any
 
 import pytest
@@ -62,6 +63,20 @@ def test_a_leaf_is_over_schema_and_sample() -> None:
     digest = hashlib.sha256(b'{"format":"gradseal/sample-v1","tree":{"tensor":["uint8",[2]]}}').digest()
     assert own.leaf(b"ab") == hashlib.sha256(b"\x00" + digest + b"ab").digest()
     assert own.leaves([b"ab", b"cd"]) == [own.leaf(b"ab"), own.leaf(b"cd")]
+
+
+def test_hashes_of_samples_in_a_row() -> None:
+    own = SampleSchema(tree=("tuple", (tensor("uint8", 2, name="0"), tensor("bool", name="1")), ()))
+    hashes = own.leaf(b"ab\0") + own.leaf(b"cd\1")
+    assert own.leaves_of(b"ab\0cd\1") == own.leaves_of(memoryview(b"ab\0cd\1")) == hashes
+
+
+def test_a_schema_that_has_hashed_can_be_sent_to_another_process() -> None:
+    own = SampleSchema(tree=tensor("uint8", 2))
+    leaf = own.leaf(b"ab")
+    sent = pickle.loads(pickle.dumps(own))
+    assert (sent, sent.fields, sent.size_bytes, sent.leaf(b"ab")) == (own, own.fields, 2, leaf)
+    assert hash(sent) == hash(own)
 
 
 def nested(depth: int) -> Any:

@@ -1,8 +1,9 @@
 """Write `program.json`, or compare it with what the code gives: `--check`.
 
 The vectors are for other implementations of docs/spec/program.md. Bytes are hexadecimal, JSON documents are
-given as their canonical text, and a float is the 16 hexadecimal digits of its IEEE-754 bits. No update has
-bits that an implementation may choose: its numbers are such that no operation rounds.
+given as their canonical text, and a float is the 16 hexadecimal digits of the bits of its value as binary64.
+No update has bits that an implementation may choose: SGD's numbers are such that no operation rounds, and the
+others' such that a product which is added to something is exact.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +20,24 @@ import torch
 from gradseal.program.batches import collate
 from gradseal.program.graph import Argument, Graph, Input, Named, Node, Ref
 from gradseal.program.memory import to_bytes
-from gradseal.program.optimizers import SGD, SGDGroup, momentum_name
+from gradseal.program.optimizers import (
+    SGD,
+    Adagrad,
+    AdagradGroup,
+    Adam,
+    AdamGroup,
+    AdamW,
+    AdamWGroup,
+    Lion,
+    LionGroup,
+    NAdam,
+    NAdamGroup,
+    Optimizer,
+    RMSprop,
+    RMSpropGroup,
+    SGDGroup,
+    kept_name,
+)
 from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
 from gradseal.program.program import Program
 from gradseal.program.rules import Constant, Uniform
@@ -65,7 +84,7 @@ def _program() -> Program:
         layout=(
             _spec("parameters/w", "float32", 2),
             _spec("buffers/n", "int64"),
-            _spec(momentum_name("w"), "float32", 2),
+            _spec(kept_name("w", "momentum_buffer"), "float32", 2),
         ),
         constants=(_spec("constants/0", "float32", 2),),
         graphs={2: bytes(32), 4: bytes([1] * 32)},
@@ -133,29 +152,62 @@ def _orders() -> list[Json]:
     return found
 
 
-def _update(group: SGDGroup, warm: bool) -> Json:
-    state = {
-        "parameters/w": torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64),
-        momentum_name("w"): torch.tensor([0.25, -0.0, 3.0], dtype=torch.float64),
-    }
-    gradients = [torch.tensor([0.75, -0.0, -2.0], dtype=torch.float64) * (step + 1) for step in range(3)]
+def _bits(tensor: torch.Tensor) -> list[Json]:
+    return [float_to_bits(x) for x in tensor.flatten().tolist()]
+
+
+def _update(optimizer: Optimizer, dtype: torch.dtype) -> Json:
+    state = {"parameters/w": torch.tensor([1.0, -2.0, 0.5], dtype=dtype)}
+    # SGD's momentum is there before its first step too, which must not look at it.
+    used = torch.tensor([0.25, -0.0, 3.0], dtype=dtype)
+    fresh = used if isinstance(optimizer, SGD) or optimizer.steps_before else torch.zeros(3, dtype=dtype)
+    for kept in optimizer.tensors():
+        state[kept.name] = fresh.clone() if kept.shape_like_parameter else torch.ones(())
+    before: dict[str, Json] = {name: _bits(tensor) for name, tensor in state.items()}
+    gradients = [torch.tensor([0.75, -0.0, -2.0], dtype=dtype) * (step + 1) for step in range(3)]
     found: list[Json] = []
     for step, gradient in enumerate(gradients):
-        SGD(groups=(group,), warm=warm).update(state, {"w": gradient}, step)
-        found.append({name: [float_to_bits(x) for x in tensor.tolist()] for name, tensor in state.items()})
-    fields: dict[str, Json] = {"optimizer": SGD(groups=(group,), warm=warm).to_json()}
-    given: list[Json] = [[float_to_bits(x) for x in g.tolist()] for g in gradients]
-    return fields | {"gradients": given, "states": found}
+        optimizer.update(state, {"w": gradient}, step)
+        found.append({name: _bits(tensor) for name, tensor in state.items()})
+    given: list[Json] = [_bits(g) for g in gradients]
+    fields: dict[str, Json] = {"optimizer": optimizer.to_json(), "dtype": str(dtype).removeprefix("torch.")}
+    return fields | {"before": before, "gradients": given, "states": found}
 
 
 def _updates() -> list[Json]:
-    groups = (
-        SGDGroup(parameters=("w",), lr=0.5),
-        SGDGroup(parameters=("w",), lr=0.5, weight_decay=0.25),
-        SGDGroup(parameters=("w",), lr=0.5, momentum=0.5, dampening=0.25),
-        SGDGroup(parameters=("w",), lr=0.5, momentum=0.5, weight_decay=0.25, nesterov=True),
+    w = ("w",)
+    plain = (
+        SGDGroup(parameters=w, lr=0.5),
+        SGDGroup(parameters=w, lr=0.5, weight_decay=0.25),
+        SGDGroup(parameters=w, lr=0.5, momentum=0.5, dampening=0.25),
+        SGDGroup(parameters=w, lr=0.5, momentum=0.5, weight_decay=0.25, nesterov=True),
     )
-    return [_update(group, warm) for group in groups for warm in (False, True)]
+    exact = [SGD(groups=(group,), steps_before=n) for group in plain for n in (0, 1)]
+    adam = AdamGroup(parameters=w, lr=0.1, beta1=0.75, beta2=0.875, amsgrad=True)
+    adamw = AdamWGroup(parameters=w, lr=0.1, beta1=0.5, beta2=0.9375, weight_decay=0.3)
+    rmsprop = RMSpropGroup(parameters=w, lr=0.125, alpha=0.75)
+    moved = RMSpropGroup(parameters=w, lr=0.125, alpha=0.875, eps=0.25, momentum=0.3, centered=True)
+    nadam = NAdamGroup(parameters=w, lr=0.1, beta1=0.75, beta2=0.875, momentum_decay=0.1)
+    rounded: list[Optimizer] = [
+        Adam(groups=(adam,)),
+        AdamW(groups=(adamw,), steps_before=7),
+        RMSprop(groups=(rmsprop,)),
+        RMSprop(groups=(moved,)),
+        *(
+            Adagrad(groups=(AdagradGroup(parameters=w, lr=0.1, lr_decay=0.3, foreach=foreach),))
+            for foreach in (False, True)
+        ),
+        NAdam(groups=(nadam,)),
+        NAdam(
+            groups=(replace(nadam, weight_decay=0.3, decoupled_weight_decay=True, foreach=True),),
+            steps_before=3,
+        ),
+        Lion(groups=(LionGroup(parameters=w, lr=0.125, beta1=0.75, beta2=0.875, weight_decay=0.3),)),
+    ]
+    return [
+        *(_update(own, torch.float64) for own in exact),
+        *(_update(own, torch.float32) for own in rounded),
+    ]
 
 
 def build() -> dict[str, Json]:

@@ -13,9 +13,10 @@ from rich.text import Text
 from gradseal.cli.key import write_key
 from gradseal.cli.main import REJECTED
 from gradseal.cli.paths import make_new_directory
+from gradseal.cli.report import repeat_command, repeated_options, write_page
 from gradseal.cli.watching import Watcher
 from gradseal.proof.note import SigningKey, VerificationKey
-from gradseal.report.page import outcomes_table, save_page, section, verdict_section
+from gradseal.report.page import Copy, Story
 from gradseal.report.terminal import OUTCOME_STYLE, Terminal, line_width, print_verdict, say, wrapped
 from gradseal.report.words import finding_text, finite
 from gradseal.verify.verdict import ClaimName, Outcome, Result, Status, Verdict
@@ -62,14 +63,16 @@ def command(out: Path, steps: int | None) -> None:
     (out / "verdict.json").write_text(
         json.dumps(finite(verdict.to_json()), indent=2) + "\n", encoding="utf-8"
     )
-    save_page(
+    write_page(
         out / "report.html",
-        "Gradseal: a recorded run, verified",
-        [
-            section("1. A real run is recorded", [_RECORDED, recorded]),
-            verdict_section("2. It is verified in full", verdict),
-            section("3. Tampered copies are rejected", [_TAMPERED]),
-            outcomes_table([(name, v.outcome, [done, f"found: {_found(v)}"]) for name, done, v in tampered]),
+        verdict,
+        repeat_command(
+            str(out / "bundle"), verdict, repeated_options("full", [owner.verification_key], (), None, None)
+        ),
+        title="Gradseal: a recorded run, verified",
+        stories=[
+            Story(heading="How this run was made", paragraphs=[_RECORDED, recorded, _VERIFIED]),
+            Story(heading="Tampered copies are rejected", paragraphs=[_TAMPERED], copies=_copies(tampered)),
         ],
     )
     say(f"\nkey      {out / 'key'}\nbundle   {out / 'bundle'}", console)
@@ -117,6 +120,10 @@ def _tamper(out: Path, owner: SigningKey, console: Terminal) -> list[tuple[str, 
     rejected = sum(v.outcome is Outcome.REJECTED for _, _, v in tampered)
     say(f"{rejected} of {len(tampered)} tampered copies were rejected", console)
     return tampered
+
+
+def _copies(tampered: list[tuple[str, str, Verdict]]) -> list[Copy]:
+    return [Copy(name=name, done=done, found=_found(v), outcome=v.outcome) for name, done, v in tampered]
 
 
 def _line(name: str, done: str, verdict: Verdict, width: int) -> Text:

@@ -16,7 +16,8 @@ _LISTED = "\n".join(f"  {name}  {what}" for name, what in RECIPES.items())
 @click.command(
     name="record",
     epilog=f"\b\nRecipes:\n{_LISTED}\n\n\b\nExample:\n"
-    "  gradseal record digits --out runs/digits --key owner.key",
+    "  gradseal record digits --out runs/digits --key owner.key\n"
+    "  gradseal record digits --out runs/digits --key owner.key --resume",
 )
 @click.argument("recipe")
 @click.option(
@@ -47,6 +48,11 @@ _LISTED = "\n".join(f"  {name}  {what}" for name, what in RECIPES.items())
     show_default=True,
     help="Threads of an operator; a verifier will need as many.",
 )
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the last sealed state of an interrupted recording in BUNDLE; begin, if there is none.",
+)
 def command(
     recipe: str,
     out: str,
@@ -56,16 +62,19 @@ def command(
     batch_size: int | None,
     seed: int | None,
     threads: int,
+    resume: bool,
 ) -> None:
     """Train RECIPE and record the training as a bundle.
 
+    What was interrupted, by whatever, goes on with the same command and --resume, and ends at the same bundle.
     To record a training of your own, call gradseal.record in your script.
     """
     if seed is not None and seed.bit_length() > 256:
         raise click.BadParameter("a seed is below 2**256", param_hint="--seed")
     signer = load_signer(key)
     known_recipe(recipe)
-    make_new_directory(out)
+    if not resume:
+        make_new_directory(out)
     import torch
 
     from gradseal.cli.training import train
@@ -74,10 +83,17 @@ def command(
     torch.set_num_threads(threads)
     try:
         said = train(
-            load_recipe(recipe), out, signer, steps=steps, every=every, batch_size=batch_size, seed=seed
+            load_recipe(recipe),
+            out,
+            signer,
+            steps=steps,
+            every=every,
+            batch_size=batch_size,
+            seed=seed,
+            resume=resume,
         )
     except KeyboardInterrupt:
-        click.echo(f"\n{out} stays unfinished; no verifier takes it for whole", err=True)
+        click.echo(f"\n{out} stays unfinished; go on with the same command and --resume", err=True)
         raise
     click.echo(f"{out}: {said}")
     click.echo(f"verify it with:\n  gradseal verify {shlex.quote(out)} --key {signer.verification_key}")

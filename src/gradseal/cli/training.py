@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from gradseal.program.initialise import initialise
 from gradseal.proof.note import Signer
 from gradseal.recipes.recipe import Recipe
@@ -19,22 +21,31 @@ def train(
     every: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
+    resume: bool = False,
 ) -> str:
     """Trains a recipe under record, with progress where a person watches; says what came of it."""
     with initialise():
         model = recipe.build()
+    optimizer = recipe.optimizer(model)
+    steps = steps or recipe.steps
     with record(
         out,
         model,
-        recipe.optimizer(model),
+        optimizer,
         loss=recipe.loss,
         data=recipe.data,
         batch_size=batch_size or recipe.batch_size,
-        steps=steps or recipe.steps,
+        steps=steps,
         every=every or recipe.every,
         key=signer,
+        schedule=recipe.schedule(optimizer, steps) if recipe.schedule else None,
+        clip=recipe.clip,
+        accumulate=recipe.accumulate,
         seed=seed,
+        resume=resume,
     ) as run:
+        if run.steps_done:
+            click.echo(f"going on after step {run.steps_done} of {run.steps}", err=True)
         for batch in run:
             run.step(batch)
     return f"{run.steps} steps in {run.segments} segments; {recipe.evaluate(model)}"

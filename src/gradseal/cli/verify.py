@@ -11,13 +11,14 @@ import click
 
 from gradseal.cli.main import ACCEPTED, INCONCLUSIVE, REJECTED
 from gradseal.cli.paths import reading
+from gradseal.cli.report import page_at, repeat_command, repeated_options, write_page
 from gradseal.cli.watching import Watcher
 from gradseal.errors import KeyFileError
 from gradseal.proof.note import VerificationKey
 from gradseal.report.terminal import Terminal, print_verdict
 from gradseal.report.words import finite
 from gradseal.verify.policy import POLICIES, Policy
-from gradseal.verify.verdict import ClaimName, Outcome
+from gradseal.verify.verdict import ClaimName, Outcome, Verdict
 
 _STATUS = {Outcome.ACCEPTED: ACCEPTED, Outcome.REJECTED: REJECTED, Outcome.INCONCLUSIVE: INCONCLUSIVE}
 _MAX_KEY_FILE_BYTES = 4096
@@ -27,7 +28,8 @@ _MAX_KEY_FILE_BYTES = 4096
     name="verify",
     epilog="\b\nExamples:\n"
     "  gradseal verify runs/digits --key owner.pub\n"
-    "  gradseal verify runs/digits --key owner.pub --policy standard --json",
+    "  gradseal verify runs/digits --key owner.pub --policy standard --json\n"
+    "  gradseal verify runs/digits --key owner.pub --report report.html",
 )
 @click.argument("bundle")
 @click.option(
@@ -62,6 +64,12 @@ _MAX_KEY_FILE_BYTES = 4096
     help="A safetensors file that must hold the run's last state.",
 )
 @click.option("--draw", metavar="HEX", help="The draw of an earlier verdict, to replay the same segments.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write the verdict, whatever it is, as a page of HTML to read or print.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for an error too.")
 def command(
     bundle: str,
@@ -71,6 +79,7 @@ def command(
     free_bytes: int | None,
     weights: Path | None,
     draw: str | None,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Check BUNDLE, a directory or URL, against a policy.
@@ -85,8 +94,18 @@ def command(
     # Loads torch, and so comes after all that can be wrong with the arguments.
     from gradseal.verify.verifier import verify
 
-    with reading(bundle), Watcher(shown=sys.stderr.isatty()) as watcher:
+    with page_at(report), reading(bundle), Watcher(shown=sys.stderr.isatty()) as watcher:
         verdict = verify(bundle, demanded, keys=pinned, weights=weights, draw=drawn, progress=watcher.update)
+    try:
+        if report is not None:
+            options = repeated_options(policy, pinned, require, free_bytes, weights)
+            write_page(report, verdict, repeat_command(bundle, verdict, options))
+    finally:  # a long verification's verdict is told even if the disk is full
+        _tell(verdict, pinned=bool(pinned), as_json=as_json)
+    sys.exit(_STATUS[verdict.outcome])
+
+
+def _tell(verdict: Verdict, *, pinned: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(finite(verdict.to_json()), indent=2))
     else:
@@ -95,7 +114,6 @@ def command(
             click.echo(
                 "\nno key was pinned; give the owner's with --key, got by a way that you trust", err=True
             )
-    sys.exit(_STATUS[verdict.outcome])
 
 
 def read_public_key(text: str) -> VerificationKey:

@@ -21,8 +21,13 @@ if sys.byteorder != "little":
 
 def to_bytes(tensor: torch.Tensor) -> bytes:
     """A tensor's numbers as bytes."""
+    return bytes(view_of(tensor))
+
+
+def view_of(tensor: torch.Tensor) -> memoryview:
+    """A tensor's numbers as bytes; those of a contiguous tensor on the CPU are not copied."""
     flat = tensor.detach().to("cpu").contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def from_bytes(
@@ -53,8 +58,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def digest(tensor: torch.Tensor) -> bytes:
     """SHA-256 of a tensor's bytes."""
-    flat = tensor.detach().to("cpu").contiguous().flatten()
-    return hashlib.sha256(flat.view(torch.uint8).numpy().data if flat.numel() else b"").digest()
+    return hashlib.sha256(view_of(tensor)).digest()
 
 
 def weights_file(tensors: Mapping[str, torch.Tensor]) -> bytes:

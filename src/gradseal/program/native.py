@@ -221,10 +221,17 @@ def seeded(seed: bytes, step: int, micro_batch: int = 0) -> Iterator[None]:
     """
     import torch
 
-    value = step_generator_seed(seed, step, micro_batch)
     with torch.random.fork_rng():
-        # What `torch.manual_seed` does, without its formatting of a stack for devices that are not there.
-        torch.default_generator.manual_seed(value)
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed_all(value)
+        seed_generators(seed, step, micro_batch)
         yield
+
+
+def seed_generators(seed: bytes, step: int, micro_batch: int) -> None:
+    """Sets torch's default generators to what they are at a batch of a step; see `seeded`."""
+    import torch
+
+    value = step_generator_seed(seed, step, micro_batch)
+    # What `torch.manual_seed` does, without its formatting of a stack for devices that are not there.
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(value)

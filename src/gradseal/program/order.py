@@ -1,4 +1,4 @@
-"""Which samples each step sees, from the seed alone.
+"""Which samples each batch holds, from the seed alone.
 
 Epoch after epoch, the samples are permuted by a key derived from the seed, and cut into batches; the last
 batch of an epoch holds what is left, unless the plan drops it. Format: docs/spec/program.md, section 7.
@@ -52,7 +52,7 @@ class Order:
             )
 
     @property
-    def steps_per_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """How many batches an epoch has."""
         full, rest = divmod(self.samples, self.batch_size)
         return full if self.drop_last or not rest else full + 1
@@ -63,9 +63,9 @@ class Order:
         rest = 0 if self.drop_last else self.samples % self.batch_size
         return (self.batch_size, rest) if rest else (self.batch_size,)
 
-    def indices(self, step: int) -> npt.NDArray[np.int64]:
-        """The samples of step number `step`, in order."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
+    def indices(self, number: int) -> npt.NDArray[np.int64]:
+        """The samples of batch number `number` of the run, in order."""
+        epoch, batch = divmod(number, self.batches_per_epoch)
         shuffled = self.rule == SHUFFLED
         order = self._permuted(epoch) if shuffled else np.arange(self.samples, dtype=np.int64)
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]

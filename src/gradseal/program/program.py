@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gradseal.errors import MalformedBundle
+from gradseal.program.clipping import ClipNorm, clip_from_fields
 from gradseal.program.graph import Graph
 from gradseal.program.operators import GETITEM
 from gradseal.program.optimizers import Optimizer, optimizer_from_fields
+from gradseal.program.schedule import Scheduled
 from gradseal.program.tensors import TensorSpec, check_unique
 from gradseal.proof.canonical import decode, encode
 from gradseal.proof.fields import Fields
@@ -34,12 +36,16 @@ class Program:
         constants: The graphs' constant tensors, by index.
         graphs: The digest of the graph for each batch size.
         optimizer: How parameters follow from gradients.
+        clip: What is done to gradients before, if anything.
+        schedule: Which of the optimizer's hyperparameters change, if any.
     """
 
     layout: tuple[TensorSpec, ...]
     constants: tuple[TensorSpec, ...]
     graphs: Mapping[int, bytes]
     optimizer: Optimizer
+    clip: ClipNorm | None = None
+    schedule: Scheduled | None = None
 
     def encode(self) -> bytes:
         """The canonical bytes that its digest is taken of."""
@@ -53,6 +59,8 @@ class Program:
                     for size, digest in sorted(self.graphs.items())
                 ],
                 "optimizer": self.optimizer.to_json(),
+                "clip": self.clip.to_json() if self.clip else None,
+                "schedule": self.schedule.to_json() if self.schedule else None,
             }
         )
 
@@ -65,17 +73,26 @@ class Program:
         """
         fields = Fields(decode(data, where=where, max_bytes=MAX_PROGRAM_BYTES), where)
         fields.choice("format", [FORMAT])
+        optimizer = optimizer_from_fields(fields.object("optimizer"))
         program = cls(
             layout=tuple(TensorSpec.from_fields(f) for f in fields.objects("layout", MAX_TENSORS)),
             constants=tuple(TensorSpec.from_fields(f) for f in fields.objects("constants", MAX_TENSORS)),
             graphs=_graphs_from_fields(fields),
-            optimizer=optimizer_from_fields(fields.object("optimizer")),
+            optimizer=optimizer,
+            clip=None if fields.raw("clip") is None else clip_from_fields(fields.object("clip")),
+            schedule=_schedule_from_fields(fields, optimizer),
         )
         fields.end()
         check_unique(program.layout, fields.where("layout"))
         check_unique(program.constants, fields.where("constants"))
         program.check(where)
         return program
+
+    def trained(self) -> tuple[str, ...]:
+        """The parameters that are trained, in the layout's order."""
+        trained = set(self.optimizer.parameters())
+        names = (s.name.removeprefix("parameters/") for s in self.layout if s.name.startswith("parameters/"))
+        return tuple(name for name in names if name in trained)
 
     def check(self, where: str) -> None:
         """Refuses an optimizer that trains or keeps what the layout does not hold."""
@@ -88,17 +105,25 @@ class Program:
                 raise MalformedBundle(
                     f"the optimizer trains {parameter!r}, which is not in the layout", where=where
                 )
-        for name, parameter in self.optimizer.tensors():
-            own, like = specs.get(name), specs[f"parameters/{parameter}"]
-            if own is None or (own.shape, own.dtype) != (like.shape, like.dtype):
-                raise MalformedBundle(f"the layout has no {name!r} shaped as its parameter", where=where)
-        if any(spec.name.startswith("optimizer/") for spec in self.layout):
-            kept = {name for name, _ in self.optimizer.tensors()}
-            stray = [s.name for s in self.layout if s.name.startswith("optimizer/") and s.name not in kept]
-            if stray:
+        self._check_kept(specs, where)
+
+    def _check_kept(self, specs: Mapping[str, TensorSpec], where: str) -> None:
+        """Refuses optimizer tensors other than those that the optimizer keeps, in its order."""
+        found = [name for name in specs if name.startswith("optimizer/")]
+        expected = {kept.name: kept for kept in self.optimizer.tensors()}
+        for name, kept in expected.items():
+            own, like = specs.get(name), specs[f"parameters/{kept.parameter}"]
+            shape = like.shape if kept.shape_like_parameter else ()
+            if own is None or (own.shape, own.dtype) != (shape, kept.dtype or like.dtype):
                 raise MalformedBundle(
-                    f"the layout holds {stray[0]!r}, which the optimizer does not keep", where=where
+                    f"the layout has no {name!r} of the type and shape that the optimizer keeps", where=where
                 )
+        if stray := [name for name in found if name not in expected]:
+            raise MalformedBundle(
+                f"the layout holds {stray[0]!r}, which the optimizer does not keep", where=where
+            )
+        if found != list(expected):
+            raise MalformedBundle("the layout has the optimizer's tensors in another order", where=where)
 
     def check_graph(self, graph: Graph, where: str) -> None:
         """Refuses a graph that reads or writes what the program does not have."""
@@ -132,6 +157,13 @@ def same_structure(first: Graph, second: Graph) -> bool:
         and (a.operator != GETITEM or a.args == b.args)
         for a, b in zip(first.nodes, second.nodes, strict=True)
     )
+
+
+def _schedule_from_fields(fields: Fields, optimizer: Optimizer) -> Scheduled | None:
+    if fields.raw("schedule") is None:
+        return None
+    schedulable = [group.SCHEDULABLE for group in optimizer.groups]
+    return Scheduled.from_fields(fields.object("schedule"), schedulable)
 
 
 def _graphs_from_fields(fields: Fields) -> dict[int, bytes]:

@@ -8,15 +8,15 @@ Format: docs/spec/program.md, section 6.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from gradseal.errors import MalformedBundle
 from gradseal.program.tensors import ITEM_SIZE_BYTES, MAX_DIMENSIONS, TensorSpec
 from gradseal.proof.canonical import Json, decode, encode
 from gradseal.proof.fields import Fields
-from gradseal.proof.merkle import leaf_hash
+from gradseal.proof.merkle import leaf_hasher
 
 FORMAT = "gradseal/sample-v1"
 MAX_SCHEMA_BYTES = 1 << 20
@@ -37,16 +37,19 @@ class SampleSchema:
     """
 
     tree: Tree
+    fields: tuple[TensorSpec, ...] = field(init=False, repr=False, compare=False)
+    """The fields in order of their bytes."""
+    size_bytes: int = field(init=False, repr=False, compare=False)
+    """How many bytes a sample takes."""
+    _hasher: Any = field(init=False, repr=False, compare=False, default=None)
 
-    @property
-    def fields(self) -> tuple[TensorSpec, ...]:
-        """The fields in order of their bytes."""
-        return tuple(_leaves(self.tree))
+    def __post_init__(self) -> None:
+        # Once, since every sample of a run needs them.
+        object.__setattr__(self, "fields", tuple(_leaves(self.tree)))
+        object.__setattr__(self, "size_bytes", sum(f.size_bytes for f in self.fields))
 
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes a sample takes."""
-        return sum(f.size_bytes for f in self.fields)
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_schema, (self.tree,))
 
     def encode(self) -> bytes:
         """The canonical bytes that its digest is taken of."""
@@ -56,14 +59,23 @@ class SampleSchema:
         """SHA-256 of its bytes."""
         return hashlib.sha256(self.encode()).digest()
 
-    def leaf(self, sample: bytes) -> bytes:
+    def leaf(self, sample: bytes | memoryview) -> bytes:
         """The hash of a sample as a leaf of the data's tree (RFC 6962, section 2.1)."""
-        return self.leaves([sample])[0]
+        if self._hasher is None:
+            object.__setattr__(self, "_hasher", leaf_hasher(self.digest()))
+        hasher = self._hasher.copy()
+        hasher.update(sample)
+        digest: bytes = hasher.digest()
+        return digest
 
-    def leaves(self, samples: Sequence[bytes]) -> list[bytes]:
+    def leaves(self, samples: Sequence[bytes | memoryview]) -> list[bytes]:
         """`leaf` of each sample."""
-        digest = self.digest()
-        return [leaf_hash(digest + sample) for sample in samples]
+        return [self.leaf(sample) for sample in samples]
+
+    def leaves_of(self, rows: bytes | memoryview) -> bytes:
+        """`leaf` of each sample in a row of whole samples, one after another, as the hashes are returned."""
+        view, size = memoryview(rows), self.size_bytes
+        return b"".join([self.leaf(view[i : i + size]) for i in range(0, len(view), size)])
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The tree with `leaves` in the place of its fields."""
@@ -93,20 +105,46 @@ def flatten(tree: Tree, value: Any) -> Iterator[Any]:
     Raises:
         ValueError: `value` is not shaped as the tree is.
     """
+    return iter(flattener(tree)(value))
+
+
+def flattener(tree: Tree) -> Callable[[Any], list[Any]]:
+    """`flatten` for many values: the function that takes a value apart, with the tree already walked.
+
+    It raises ValueError for a value that is not shaped as the tree is.
+    """
     if isinstance(tree, TensorSpec):
-        yield value
-        return
+        return lambda value: [value]
     kind, parts, keys = tree
-    if kind == "dict":
-        if not isinstance(value, Mapping) or set(value) != set(keys):
+    items = _dict_items(keys) if kind == "dict" else _sequence_items(len(parts))
+    if all(isinstance(part, TensorSpec) for part in parts):
+        return items
+    below = [flattener(part) for part in parts]
+    return lambda value: [leaf for read, item in zip(below, items(value), strict=True) for leaf in read(item)]
+
+
+def _sequence_items(length: int) -> Callable[[Any], list[Any]]:
+    def items(value: Any) -> list[Any]:
+        if not isinstance(value, tuple | list) or len(value) != length:
+            raise ValueError(f"expected {length} parts")
+        return list(value)
+
+    return items
+
+
+def _dict_items(keys: tuple[str, ...]) -> Callable[[Any], list[Any]]:
+    wanted = set(keys)
+
+    def items(value: Any) -> list[Any]:
+        if not isinstance(value, Mapping) or set(value) != wanted:
             raise ValueError(f"expected a dict of {', '.join(keys)}")
-        items = [value[key] for key in keys]
-    else:
-        if not isinstance(value, tuple | list) or len(value) != len(parts):
-            raise ValueError(f"expected {len(parts)} parts")
-        items = list(value)
-    for part, item in zip(parts, items, strict=True):
-        yield from flatten(part, item)
+        return [value[key] for key in keys]
+
+    return items
+
+
+def _schema(tree: Tree) -> SampleSchema:
+    return SampleSchema(tree=tree)
 
 
 def _leaves(tree: Tree) -> Iterator[TensorSpec]:

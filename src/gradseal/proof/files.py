@@ -7,6 +7,7 @@ reading a blob by its digest. Format: docs/spec/bundle.md, section 1.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Protocol
 
 from gradseal.errors import CorruptBlob, MalformedBundle
@@ -35,7 +36,11 @@ class Files(Protocol):
         """The SHA-256 and the size of a file that is not kept in memory; raises as `read` does."""
         ...
 
-    def write(self, path: str, data: bytes) -> None:
+    def pieces(self, path: str, max_bytes: int) -> Iterator[bytes]:
+        """The file's bytes in pieces, so that it is never in memory whole; raises as `read` does."""
+        ...
+
+    def write(self, path: str, data: bytes | memoryview) -> None:
         """Makes or replaces a file.
 
         Raises:

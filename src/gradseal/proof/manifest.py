@@ -21,6 +21,7 @@ FORMAT = "gradseal/1"
 MAX_STEPS = 1 << 40
 MAX_SAMPLES = 1 << 40
 MAX_SEGMENTS = 1 << 24
+MAX_ACCUMULATED = 65_536
 MAX_SEGMENT_STEPS = 1 << 20
 ORDERS = ("shuffled-v1", "sequential-v1")
 COLLATIONS = ("stack-v1",)
@@ -104,6 +105,7 @@ class Plan:
         steps: Optimizer updates in all.
         every: Steps in a segment, but for the last.
         batch_size: Samples in a full batch.
+        accumulate: Batches in a step, whose gradients are added up before the update.
         drop_last: Whether what is left at an epoch's end is dropped.
         order: The rule for the order of samples.
         collation: The rule by which samples become a batch.
@@ -113,6 +115,7 @@ class Plan:
     steps: int
     every: int
     batch_size: int
+    accumulate: int
     drop_last: bool
     order: str
     collation: str
@@ -127,12 +130,17 @@ class Plan:
         """The steps of segment number `segment`."""
         return range(segment * self.every, min((segment + 1) * self.every, self.steps))
 
+    def batches_of(self, step: int) -> range:
+        """The numbers, in the run, of the batches of step number `step`."""
+        return range(step * self.accumulate, (step + 1) * self.accumulate)
+
     def to_json(self) -> dict[str, Json]:
         """Its JSON form."""
         return {
             "steps": self.steps,
             "every": self.every,
             "batch_size": self.batch_size,
+            "accumulate": self.accumulate,
             "drop_last": self.drop_last,
             "order": self.order,
             "collation": self.collation,
@@ -146,6 +154,7 @@ class Plan:
             steps=fields.integer("steps", 1, MAX_STEPS),
             every=fields.integer("every", 1, MAX_SEGMENT_STEPS),
             batch_size=fields.integer("batch_size", 1, samples),
+            accumulate=fields.integer("accumulate", 1, MAX_ACCUMULATED),
             drop_last=fields.boolean("drop_last"),
             order=fields.kind("order", ORDERS),
             collation=fields.kind("collation", COLLATIONS),

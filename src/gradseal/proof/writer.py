@@ -17,30 +17,42 @@ from gradseal.proof.checkpoint import Checkpoint
 from gradseal.proof.entries import Entry, seal_of, state_root
 from gradseal.proof.files import CHECKPOINT, WEIGHTS, Files, blob_path, opening_path
 from gradseal.proof.manifest import Manifest
-from gradseal.proof.merkle import Tree
+from gradseal.proof.merkle import Tree, leaf_hash
 from gradseal.proof.note import Signer, sign_note
 from gradseal.proof.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, encode_entries, entries_path, tile_bytes
 
 
 class BlobWriter:
-    """Puts blobs, before there is a log."""
+    """Puts blobs, before there is a log.
 
-    def __init__(self, files: Files) -> None:
+    Args:
+        files: Where they go.
+        resumed: Whether some may be there from before; they are not written again.
+    """
+
+    def __init__(self, files: Files, *, resumed: bool = False) -> None:
         self.files = files
+        self._resumed = resumed
         self._there: set[bytes] = set()
+        self._written: set[bytes] = set()
 
-    def put(self, data: bytes) -> bytes:
+    def put(self, data: bytes | memoryview) -> bytes:
         """Stores a blob once, durably; returns its SHA-256."""
         digest = hashlib.sha256(data).digest()
         if digest not in self._there:
-            self.files.write(blob_path(digest), data)
+            # A blob is seen only once it is whole.
+            if not (self._resumed and self.files.exists(blob_path(digest))):
+                self.files.write(blob_path(digest), data)
+                self._written.add(digest)
             self._there.add(digest)
         return digest
 
     def discard(self) -> None:
-        """Removes every blob that was put here, before any log names one."""
-        while self._there:
-            self.files.delete(blob_path(self._there.pop()))
+        """Removes every blob that was written here, before any log names one."""
+        while self._written:
+            digest = self._written.pop()
+            self._there.discard(digest)
+            self.files.delete(blob_path(digest))
 
 
 class BundleWriter:
@@ -68,12 +80,37 @@ class BundleWriter:
         self._partial: set[str] = set()
         self._append(manifest.encode())
 
+    def catch_up(self, checkpoint: Checkpoint, entries: Sequence[bytes]) -> None:
+        """Makes a new writer one that goes on from what was published before.
+
+        Args:
+            checkpoint: What was published last.
+            entries: Every entry that it covers, the manifest first.
+
+        Raises:
+            RecordError: They are not what the checkpoint says, or the log is another's.
+        """
+        tree = Tree()
+        tree.extend(leaf_hash(data) for data in entries)
+        if (checkpoint.origin, checkpoint.size, checkpoint.root) != (self._origin, tree.size, tree.root()):
+            raise RecordError("the entries are not those that the checkpoint covers", where=CHECKPOINT)
+        self._tree, self._published = tree, tree.size
+        self._tail = list(entries[-(tree.size % TILE_WIDTH or TILE_WIDTH) :])
+        # Whoever stopped may have left partial tiles of the checkpoint before, or of one that never came.
+        for size in range(max(1, tree.size - 2), tree.size + 3):
+            self._partial.update(_partial_paths(size))
+
+    @property
+    def files(self) -> Files:
+        """Where the bundle is."""
+        return self._files
+
     @property
     def size(self) -> int:
         """How many entries the log has, published or not."""
         return self._tree.size
 
-    def put(self, data: bytes) -> bytes:
+    def put(self, data: bytes | memoryview) -> bytes:
         """Stores a blob; returns its SHA-256."""
         return self._blobs.put(data)
 
@@ -143,3 +180,12 @@ def _tiles_since(old: int, new: int) -> Iterator[Tile]:
 def _end(tile: Tile) -> int:
     """The number of entries below the tile and to its left."""
     return int((tile.index * TILE_WIDTH + tile.width) * TILE_WIDTH**tile.level)
+
+
+def _partial_paths(size: int) -> Iterator[str]:
+    """The paths of the files that hold part of a tile, in a log of `size` entries."""
+    if width := size % TILE_WIDTH:
+        yield entries_path(size // TILE_WIDTH, width)
+    for tile in _tiles_since(size - 1, size):
+        if tile.width < TILE_WIDTH:
+            yield tile.path

@@ -12,6 +12,7 @@ from gradseal.errors import Error
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from torch.optim.lr_scheduler import LRScheduler
 
 RECIPES = {"digits": "a small convolutional net on scikit-learn's handwritten digits"}
 """Every recipe's name, with what it trains."""
@@ -30,6 +31,10 @@ class Recipe:
         steps: Optimizer updates.
         every: Steps in a segment.
         evaluate: From the trained model to a sentence on how good it is.
+        schedule: From the optimizer and the number of steps to a scheduler that moves once a step; None keeps
+            the learning rate.
+        clip: The largest norm of all gradients together; None does not clip.
+        accumulate: Batches in a step.
     """
 
     build: Callable[[], nn.Module]
@@ -40,6 +45,9 @@ class Recipe:
     steps: int
     every: int
     evaluate: Callable[[nn.Module], str]
+    schedule: Callable[[torch.optim.Optimizer, int], LRScheduler] | None = None
+    clip: float | None = None
+    accumulate: int = 1
 
 
 def known_recipe(name: str) -> str:

@@ -1,12 +1,13 @@
 """The state of a run where it lives: in the user's model and optimizer.
 
-Reads the tensors afresh each time, since an optimizer makes its momentum in the first step, and notices when
-something between two steps changed them. Format: docs/spec/program.md, section 2.
+Reads the tensors afresh each time, since an optimizer makes its own in the first step, and notices when
+something between two steps changed them. Steps that Gradseal takes itself are put into the user's optimizer
+as if it had taken them, so that it can go on from there. Format: docs/spec/program.md, section 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,21 +15,10 @@ import xxhash
 from torch import nn
 
 from gradseal.errors import CaptureError, RecordError
-from gradseal.program.capture_optimizer import momentum_of
+from gradseal.program.capture_optimizer import install, kept_of, set_steps, settings_of
 from gradseal.program.memory import dtype_name
-from gradseal.program.optimizers import SGD
+from gradseal.program.optimizers import Kept, Optimizer
 from gradseal.program.tensors import ITEM_SIZE_BYTES, TensorSpec
-
-_OPTIONS = (
-    "lr",
-    "momentum",
-    "dampening",
-    "weight_decay",
-    "nesterov",
-    "maximize",
-    "differentiable",
-    "fused",
-)
 
 
 class LiveState:
@@ -36,24 +26,25 @@ class LiveState:
 
     Args:
         model: Whose parameters and buffers they are.
-        optimizer: Whose momentum they are.
+        optimizer: Whose momentum and other tensors they are.
         named: The same optimizer by name.
 
     Raises:
         CaptureError: The tensors are on several devices, share memory, or are of a type without an encoding.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, named: SGD) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, named: Optimizer) -> None:
         self._model = model
         self._optimizer = optimizer
         self._parameters = dict(model.named_parameters())
         self._buffers = dict(model.named_buffers())
-        self._owners = dict(named.tensors())
-        # Momentum that the optimizer has not made yet is zero.
+        self._named = named
+        self._kept = {kept.name: kept for kept in named.tensors()}
+        # What the optimizer has not made yet is as torch would make it.
         self._own = {
-            name: torch.zeros_like(self._parameters[parameter], requires_grad=False)
-            for name, parameter in self._owners.items()
+            name: _fresh(kept, self._parameters[kept.parameter]) for name, kept in self._kept.items()
         }
+        self._stepped: dict[str, nn.Parameter] = {}
         self.device = self._one_device()
         self.layout = tuple(_spec(name, tensor) for name, tensor in self.tensors().items())
         _check_separate(self.tensors())
@@ -64,22 +55,64 @@ class LiveState:
         # A module may replace a buffer rather than write to it.
         buffers = dict(self._model.named_buffers())
         state |= {f"buffers/{name}": buffers.get(name, old) for name, old in self._buffers.items()}
-        for name, parameter in self._owners.items():
-            kept = momentum_of(self._optimizer, self._parameters[parameter])
-            state[name] = self._own[name] if kept is None else kept
+        for name, kept in self._kept.items():
+            made = kept_of(self._optimizer, self._parameters[kept.parameter], kept.key)
+            state[name] = self._own[name] if made is None else made
         return state
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """A copy of every tensor."""
         return {name: tensor.clone() for name, tensor in self.tensors().items()}
 
-    def install_momentum(self, trained: Mapping[str, torch.Tensor]) -> None:
-        """Gives `trained` parameters' momentum to the optimizer, as if it had taken the first step itself."""
-        for name, parameter in self._owners.items():
-            weight = self._parameters[parameter]
-            # One that the optimizer had from before is the state's already.
-            if parameter in trained and momentum_of(self._optimizer, weight) is None:
-                self._optimizer.state[weight]["momentum_buffer"] = self._own[name]
+    def install_kept(self, trained: Collection[str], steps: int) -> None:
+        """Gives the optimizer what Gradseal's own steps keep; to be called after each of them.
+
+        Args:
+            trained: The parameters that had a gradient; to others the optimizer does nothing.
+            steps: How many steps of the run are done.
+        """
+        if self._stepped:
+            return
+        # What the optimizer had from before is the state's already.
+        made = {
+            name: self._own[name]
+            for name, kept in self._kept.items()
+            if kept_of(self._optimizer, self._parameters[kept.parameter], kept.key) is None
+        }
+        self._stepped = {name: self._parameters[name] for name in trained}
+        install(self._optimizer, self._named, self._stepped, made, self._named.steps_before + steps)
+
+    def settle(self, steps: int) -> None:
+        """Sets the optimizer's counters as if it had taken Gradseal's own steps itself; cheap.
+
+        To be called before a step of the user's and at each segment's end.
+
+        Args:
+            steps: How many steps of the run are done.
+        """
+        if self._stepped:
+            set_steps(self._optimizer, self._named, self._stepped, self._named.steps_before + steps)
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Puts a saved state into the model and the optimizer, in place.
+
+        Args:
+            tensors: Every tensor by state name, of the layout's types and shapes.
+            steps: How many steps of the run it is after.
+        """
+        state = self.tensors()
+        for name, tensor in state.items():
+            tensor.copy_(tensors[name])
+        total = self._named.steps_before + steps
+        kept = {name: state[name] for name in self._kept}
+        if total == 0:
+            # The optimizer makes what it has not made yet, and knows its first step by that.
+            kept = {name: tensor for name, tensor in kept.items() if tensor is not self._own[name]}
+        else:
+            self._stepped = {name: self._parameters[name] for name in self._named.parameters()}
+        parameters = {name: self._parameters[name] for name in self._named.parameters()}
+        install(self._optimizer, self._named, parameters, kept, total)
 
     def check_unreplaced(self) -> None:
         """Refuses a model that has other parameters or buffers than at the start.
@@ -102,11 +135,9 @@ class LiveState:
     def settings(self) -> dict[str, object]:
         """What the optimizer is set to and what is trained, by a name for people."""
         names = {id(p): name for name, p in self._parameters.items()}
-        found: dict[str, object] = {}
+        found = settings_of(self._optimizer)
         for number, group in enumerate(self._optimizer.param_groups):
-            where = f"optimizer.param_groups[{number}]"
-            found |= {f"{where}.{option}": group.get(option) for option in _OPTIONS}
-            found[f"{where}.params"] = tuple(
+            found[f"optimizer.param_groups[{number}].params"] = tuple(
                 names.get(id(p), "one not of the model") for p in group["params"]
             )
         return found | {f"model.{n}.requires_grad": p.requires_grad for n, p in self._parameters.items()}
@@ -150,6 +181,14 @@ def fingerprint(tensor: torch.Tensor) -> int:
     """A quick hash of a tensor, to notice a change; no evidence for anyone else."""
     flat = tensor.detach().to("cpu").contiguous().flatten()
     return xxhash.xxh3_64_intdigest(flat.view(torch.uint8).numpy().data) if flat.numel() else 0
+
+
+def _fresh(kept: Kept, parameter: nn.Parameter) -> torch.Tensor:
+    """A kept tensor before the first step; what is a product starts from one."""
+    if kept.shape_like_parameter:
+        return torch.zeros_like(parameter, requires_grad=False)
+    # On the CPU, where torch keeps it.
+    return torch.ones((), dtype=getattr(torch, kept.dtype or dtype_name(parameter.dtype)))
 
 
 def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:

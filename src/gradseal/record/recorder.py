@@ -4,37 +4,39 @@ Each step is either Gradseal's own (`Run.step`: the captured graph, run by the v
 user's (`Run.wrap`), of which one in each segment, drawn at random, is run again from the graph. Whatever
 would make the record untrue stops it: another batch, a state changed between steps, an optimizer whose
 settings moved, any error within a step. A record that was stopped has no close entry, and no verifier takes
-it for whole.
+it for whole; `resume` goes on from its last sealed state.
 """
 
 from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from gradseal.errors import RecordError
 from gradseal.program.capture import Loss
-from gradseal.program.memory import to_bytes, weights_file
-from gradseal.program.native import check_recordable, current_environment, differences, seeded
-from gradseal.program.samples import flatten
-from gradseal.proof.entries import Close, Initial, Segment, encode_losses
+from gradseal.program.memory import weights_file
+from gradseal.program.native import seeded
 from gradseal.proof.note import Signer
 from gradseal.proof.writer import BlobWriter, BundleWriter
+from gradseal.record.batch import Batch, batch_of_step
 from gradseal.record.keys import load_signer
-from gradseal.record.live import differing, fingerprint, largest_difference, same_bits
-from gradseal.record.prepare import Prepared, Request, prepare
+from gradseal.record.live import differing, largest_difference, same_bits
+from gradseal.record.plan import Request
+from gradseal.record.prepare import Prepared, prepare
 from gradseal.record.progress import Progress
+from gradseal.record.resume import Interrupted, find_interrupted
+from gradseal.record.sealing import Sealing
+from gradseal.record.watch import Watch, listed
 from gradseal.store.files import FsspecFiles
-
-_SHOWN = 5
 
 
 def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead of a configuration object
@@ -48,9 +50,14 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     steps: int,
     every: int,
     key: Signer | str | Path,
+    schedule: LRScheduler | None = None,
+    schedule_per: str = "step",
+    clip: float | None = None,
+    accumulate: int = 1,
     seed: int | bytes | None = None,
     shuffle: bool = True,
     drop_last: bool = False,
+    resume: bool = False,
     progress: bool | None = None,
 ) -> Run:
     """Begins to record a run; use it as a context manager.
@@ -61,33 +68,44 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     Args:
         path: The bundle to write; a directory that does not exist or is empty, or an fsspec URL.
         model: In the training flags that it is to be trained with.
-        optimizer: A `torch.optim.SGD` over its parameters.
+        optimizer: A `torch.optim` SGD, Adam, AdamW, RMSprop, Adagrad or NAdam, or a `gradseal.Lion`, over its
+            parameters.
         loss: From the model and a batch to a scalar tensor.
         data: A map-style data set whose samples are trees of tensors and numbers, or a `DataLoader` around
-            one with the same batch size, shuffling and `drop_last` as here.
+            one with the same batch size, shuffling and `drop_last` as here, whose workers are then used.
         batch_size: Samples in a batch.
         steps: Optimizer updates in all.
         every: Steps in a segment; each segment's end is sealed.
         key: The owner's signing key, or the file that holds it.
+        schedule: A scheduler of `torch.optim.lr_scheduler` on this optimizer. It is evaluated in advance, and
+            the recording sets what it would set; calling its `step` as well does no harm.
+        schedule_per: Whether the scheduler moves with each `step` or each `epoch`.
+        clip: The largest norm of all gradients together, as for `clip_grad_norm_`.
+        accumulate: How many batches make a step. The run then yields lists of so many; each loss is divided
+            by their number, and the gradients are added up in order.
         seed: 32 bytes, or a number below 2**256; drawn afresh where not given. It is shown as chosen by the
             owner.
         shuffle: Whether each epoch has its own random order.
         drop_last: Whether an epoch's incomplete last batch is dropped.
+        resume: Go on with what is at `path` from its last sealed state; begin, if nothing is sealed there.
+            All else must be as it was. A run that is complete yields no more batches.
         progress: Whether to show progress on standard error; by default, if that is a terminal.
 
     Raises:
-        CaptureError: The model, loss, optimizer or data cannot be recorded; names what and why.
-        RecordError: The output exists, or the captured program is not the model's own computation.
+        CaptureError: The model, loss, optimizer, schedule or data cannot be recorded; names what and why.
+        RecordError: The output exists, the captured program is not the model's own computation, or what is to
+            be resumed is another run.
         KeyFileError: The key cannot be read.
     """
     signer = load_signer(key)
     files = FsspecFiles(str(path))
-    if not files.is_empty():
+    if not resume and not files.is_empty():
         raise RecordError(
             "already exists, and is not an empty directory",
             where=str(path),
-            advice="name another directory, or remove what an earlier recording left there",
+            advice="name another directory, remove what an earlier recording left there, or resume it",
         )
+    interrupted = find_interrupted(files, signer.verification_key) if resume else None
     request = Request(
         model=model,
         optimizer=optimizer,
@@ -96,47 +114,72 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
         batch_size=batch_size,
         steps=steps,
         every=every,
-        seed=_seed_bytes(seed),
+        seed=_seed_bytes(seed, interrupted),
         shuffle=shuffle,
         drop_last=drop_last,
+        accumulate=accumulate,
+        clip=clip,
+        schedule=schedule,
+        schedule_per=schedule_per,
     )
     shown = Progress(progress)
-    blobs = BlobWriter(files)
+    blobs = BlobWriter(files, resumed=resume)
+    known = interrupted.initialisation(files) if interrupted else None
     try:
-        prepared = prepare(request, signer, blobs, shown.committed)
+        prepared = prepare(request, signer, blobs, shown.committed, known)
+        if interrupted:
+            interrupted.check_same(prepared.manifest)
     except BaseException:
         blobs.discard()
         raise
     finally:
         shown.end()
-    return Run(request, prepared, BundleWriter(blobs, signer, prepared.manifest), shown)
+    writer = BundleWriter(blobs, signer, prepared.manifest)
+    if interrupted:
+        writer.catch_up(interrupted.checkpoint, interrupted.entries)
+    return Run(request, prepared, writer, shown, interrupted)
 
 
 class Run:
     """A run that is being recorded; made by `record`."""
 
     def __init__(
-        self, request: Request, prepared: Prepared, writer: BundleWriter, progress: Progress
+        self,
+        request: Request,
+        prepared: Prepared,
+        writer: BundleWriter,
+        progress: Progress,
+        interrupted: Interrupted | None,
     ) -> None:
-        self._request = request
         self._prepared = prepared
         self._live = prepared.live
-        self._writer = writer
+        self._sealing = Sealing(writer)
         self._progress = progress
         self._plan = prepared.manifest.plan
-        self._flags = _training_flags(request.model)
         self._step = 0
+        self._closed = False
         self._losses: list[float] = []
-        self._batch: Any = None
-        self._leaves: list[torch.Tensor] = []
-        self._expected = self._live.fingerprints()
-        self._settings = self._live.settings()
-        self._watched = [fingerprint(tensor) for tensor in prepared.watched]
-        self._checked_step = self._draw_checked_step(0)
+        self._batch: Batch | None = None
         self._stopped = False
         self._entered = False
-        writer.append(Initial(seal=self._seal()))
-        writer.publish()
+        # Whether the user's optimizer has been told of the steps that were Gradseal's own.
+        self._told = True
+        if interrupted and interrupted.seal:
+            state = interrupted.state(writer.files, self._live.layout, self._live.device)
+            self._step = min(interrupted.segments * self._plan.every, self._plan.steps)
+            self._live.load(state, self._step)
+            self._closed = interrupted.closed
+        else:
+            self._sealing.initial(self._live.tensors())
+        self._checked_step = self._draw_checked_step(self._step // self._plan.every)
+        self._watch = Watch(
+            request.model,
+            request.optimizer,
+            self._live,
+            watched=prepared.watched,
+            environment=prepared.environment,
+            schedule=prepared.stepper.schedule,
+        )
 
     @property
     def steps(self) -> int:
@@ -149,9 +192,14 @@ class Run:
         return self._plan.segments
 
     @property
+    def steps_done(self) -> int:
+        """How many steps are done; more than none at the start of a run that is resumed."""
+        return self._step
+
+    @property
     def steps_per_epoch(self) -> int:
-        """How many steps see every sample once, but for those that a dropped batch leaves out."""
-        return self._prepared.order.steps_per_epoch
+        """How many steps see every sample once, but for those that a dropped batch leaves out; rounded up."""
+        return -(-self._prepared.order.batches_per_epoch // self._plan.accumulate)
 
     def __enter__(self) -> Run:
         self._entered = True
@@ -161,8 +209,11 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.end()
-        if kind is None:
-            self._close()
+        try:
+            if kind is None:
+                self._close()
+        finally:
+            self._sealing.stop()
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of the steps still to be done, in the committed order."""
@@ -170,13 +221,17 @@ class Run:
             self._stop(
                 "the run was not entered, so it could not be closed", "with gradseal.record(…) as run:"
             )
-        while self._step < self._plan.steps:
-            step = self._step
-            self._leaves = self._prepared.data.batch(self._prepared.order.indices(step), self._live.device)
-            self._batch = self._prepared.data.schema.unflatten([leaf.clone() for leaf in self._leaves])
-            yield self._batch
-            if self._step == step:
-                self._stop("a batch was taken and not trained on; call run.step(batch) once for each")
+        order, per_step = self._prepared.order, self._plan.accumulate
+        schema, seed = self._prepared.data.schema, self._prepared.stepper.seed
+        numbers = range(self._step * per_step, self._plan.steps * per_step)
+        with closing(self._prepared.data.stream(map(order.indices, numbers), self._live.device)) as batches:
+            while self._step < self._plan.steps:
+                step = self._step
+                leaves = [next(batches) for _ in range(per_step)]
+                self._batch = batch_of_step(schema, leaves, seed, step)
+                yield self._batch.given
+                if self._step == step:
+                    self._stop("a batch was taken and not trained on; call run.step(batch) once for each")
 
     def step(self, batch: Any) -> torch.Tensor:
         """Does the step on `batch`, which must be the one just taken from the run.
@@ -188,19 +243,20 @@ class Run:
             RecordError: It is another batch, or something changed the state since the last step.
         """
         with self._ending_on_errors():
-            self._begin(batch)
-            state = self._live.tensors()
-            result = self._prepared.take_step(state, self._leaves, self._step)
-            if self._step == 0:
-                self._live.install_momentum(result.gradients)
-            self._finish(float(result.loss))
-        return result.loss.detach()
+            taken = self._begin(batch)
+            loss = self._prepared.stepper.take(self._live.tensors(), taken.leaves, step=self._step)
+            self._live.install_kept(self._prepared.reached, self._step + 1)
+            self._told = False
+            self._finish(float(loss))
+        return loss.detach()
 
     def wrap(self, train_step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """Makes the user's own training step one that is recorded.
 
         The step is called with the batch first; it must zero the gradients, call backward, step the
-        optimizer, and return its loss. One step in each segment is run again from the captured graph.
+        optimizer, and return its loss. With `accumulate`, the batch is a list of batches, to be taken in
+        order; each loss is divided by their number, and their sum returned. One step in each segment is run
+        again from the captured graph.
 
         Returns:
             The step to call instead; it raises RecordError where the step is not what was captured.
@@ -209,15 +265,16 @@ class Run:
         @functools.wraps(train_step)
         def recorded(batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
             with self._ending_on_errors():
-                self._begin(batch)
-                self._check_flags()
+                taken = self._begin(batch)
+                self._watch.check_flags(self._step)
+                self._tell_optimizer()
                 before = self._live.snapshot() if self._step == self._checked_step else None
-                with seeded(self._prepared.seed, self._step):
+                with seeded(self._prepared.stepper.seed, self._step), taken.in_step():
                     loss: object = train_step(batch, *args, **kwargs)
                 if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
                     self._stop("the wrapped step must return its loss, a scalar tensor")
                 if before is not None:
-                    self._run_again(before, loss)
+                    self._run_again(before, taken, loss)
                 self._finish(float(loss.detach()))
             return loss
 
@@ -232,33 +289,24 @@ class Run:
             self._stopped = True
             raise
 
-    def _begin(self, batch: Any) -> None:
+    def _begin(self, batch: Any) -> Batch:
         if self._stopped:
             raise RecordError("the recording was stopped", where=f"step {self._step}")
         if self._step >= self._plan.steps:
             self._stop(f"all {self._plan.steps} steps are done")
-        if self._batch is None or batch is not self._batch:
+        if self._batch is None or batch is not self._batch.given:
             self._stop("the batch is not the one that the run gave for this step", "loop `for batch in run`")
-        if not self._is_as_given(batch):
+        if not self._batch.is_as_given():
             self._stop("the batch was changed after the run gave it", "change the data set instead")
-        self._check_unchanged()
-        self._check_watched()
-        self._check_settings()
-
-    def _is_as_given(self, batch: Any) -> bool:
-        try:
-            parts = list(flatten(self._prepared.data.schema.tree, batch))
-        except ValueError:
-            return False
-        return all(
-            isinstance(part, torch.Tensor) and same_bits(part, leaf)
-            for part, leaf in zip(parts, self._leaves, strict=True)
-        )
+        self._watch.check_state(self._step)
+        self._watch.check_watched(self._step)
+        self._watch.set_settings(self._step)
+        return self._batch
 
     def _finish(self, loss: float) -> None:
         self._losses.append(loss)
         self._batch = None
-        self._expected = self._live.fingerprints()
+        self._watch.note_state()
         self._step += 1
         if self._step % self._plan.every == 0 or self._step == self._plan.steps:
             self._end_segment()
@@ -266,19 +314,19 @@ class Run:
 
     def _end_segment(self) -> None:
         index = (self._step - 1) // self._plan.every
-        steps = self._plan.steps_of(index)
-        self._check_environment()
+        self._watch.check_environment(self._step)
         self._live.check_unreplaced()
-        losses = self._writer.put(encode_losses(self._losses))
-        self._writer.append(
-            Segment(index=index, first_step=steps.start, steps=len(steps), seal=self._seal(), losses=losses)
-        )
-        self._writer.publish()
+        self._tell_optimizer()
+        self._sealing.segment(index, self._plan.steps_of(index), self._losses, self._live.tensors())
+        if self._step == self._plan.steps:
+            self._sealing.wait()
         self._losses.clear()
         self._checked_step = self._draw_checked_step(index + 1)
 
-    def _seal(self) -> bytes:
-        return self._writer.seal([self._writer.put(to_bytes(t)) for t in self._live.tensors().values()])
+    def _tell_optimizer(self) -> None:
+        if not self._told:
+            self._live.settle(self._step)
+            self._told = True
 
     def _close(self) -> None:
         if self._stopped:
@@ -291,74 +339,32 @@ class Run:
                 where=f"step {self._step}",
             )
         self._live.check_unreplaced()
-        self._check_unchanged()
+        self._watch.check_state(self._step)
+        if self._closed:
+            return
         state = self._live.tensors()
         released = {name: state[behind] for name, behind in self._prepared.release.tensors.items()}
-        weights = self._writer.release(weights_file(released))
-        self._writer.append(Close(segments=self._plan.segments, weights=weights))
-        self._writer.publish()
+        self._sealing.close(self._plan.segments, weights_file(released))
+        self._closed = True
 
-    def _run_again(self, before: dict[str, torch.Tensor], loss: torch.Tensor) -> None:
+    def _run_again(self, before: dict[str, torch.Tensor], taken: Batch, loss: torch.Tensor) -> None:
         """Runs the step just done from the graph, and stops the recording if a bit differs."""
-        result = self._prepared.take_step(before, self._leaves, self._step)
+        own = self._prepared.stepper.take(before, taken.leaves, step=self._step)
         after = self._live.tensors()
         wrong = differing(after, before)
-        if not same_bits(loss.detach().reshape(()), result.loss.reshape(())):
+        if not same_bits(loss.detach().reshape(()), own.reshape(())):
             self._stop(
-                f"the step's loss is {float(loss.detach())!r}, the captured program's {float(result.loss)!r}",
-                "the step must compute the loss that was given to record, on the batch as it is",
+                f"the step's loss is {float(loss.detach())!r}, the captured program's {float(own)!r}",
+                "the step must compute the loss that was given to record, on the batch as it is"
+                + ("; return the sum of the divided losses" if self._plan.accumulate > 1 else ""),
             )
         if wrong:
             self._stop(
-                f"the step is not the captured one: {_listed(wrong)} differ, by up to "
+                f"the step is not the captured one: {listed(wrong)} differ, by up to "
                 f"{largest_difference(wrong, after, before):.3g}",
-                "zero the gradients, call backward once and step the optimizer once; no clipping or scaling",
+                "zero the gradients, call backward once and step the optimizer once; clip and accumulate as "
+                "record was told",
             )
-
-    def _check_unchanged(self) -> None:
-        now = self._live.fingerprints()
-        changed = [name for name, value in now.items() if self._expected[name] != value]
-        if changed:
-            self._stop(
-                f"something changed {_listed(changed)} since the last step",
-                "evaluate with model.eval(), and leave parameters, buffers and momentum alone between steps",
-            )
-
-    def _check_watched(self) -> None:
-        for tensor, before in zip(self._prepared.watched, self._watched, strict=True):
-            if fingerprint(tensor) != before:
-                shape = tuple(tensor.shape)
-                self._stop(
-                    f"the loss reads a tensor of shape {shape}, no part of the model, that changed",
-                    "what changes during training must be a buffer of the model (register_buffer)",
-                )
-
-    def _check_flags(self) -> None:
-        for name, flag in _training_flags(self._request.model).items():
-            if self._flags.get(name) != flag:
-                mode = "training" if flag else "evaluation"
-                where = f"model.{name}" if name else "model"
-                self._stop(
-                    f"{where} is in {mode} mode, not as it was captured",
-                    "call model.train() after evaluating",
-                )
-
-    def _check_settings(self) -> None:
-        now = self._live.settings()
-        changed = [name for name in {**self._settings, **now} if self._settings.get(name) != now.get(name)]
-        if changed:
-            was, is_now = self._settings.get(changed[0]), now.get(changed[0])
-            self._stop(
-                f"{_listed(changed)} changed since the recording began: {was!r} became {is_now!r}",
-                "schedules and changes of parameter groups cannot be recorded yet",
-            )
-
-    def _check_environment(self) -> None:
-        check_recordable()
-        changed = differences(self._prepared.environment, current_environment(self._live.device.type))
-        if changed:
-            told = ", ".join(f"{name} from {was} to {now}" for name, (was, now) in changed.items())
-            self._stop(f"the numerical environment changed: {told}", "set it before recording")
 
     def _draw_checked_step(self, segment: int) -> int:
         steps = self._plan.steps_of(segment)
@@ -369,18 +375,9 @@ class Run:
         raise RecordError(message, where=f"step {self._step}", advice=advice)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def _training_flags(model: nn.Module) -> dict[str, bool]:
-    return {name: module.training for name, module in model.named_modules()}
-
-
-def _seed_bytes(seed: int | bytes | None) -> bytes:
+def _seed_bytes(seed: int | bytes | None, interrupted: Interrupted | None) -> bytes:
     if seed is None:
-        return secrets.token_bytes(32)
+        return interrupted.manifest.plan.seed.value if interrupted else secrets.token_bytes(32)
     if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 1 << 256:
         return seed.to_bytes(32, "big")
     if isinstance(seed, bytes) and len(seed) == 32:

@@ -1,113 +1,151 @@
 """A verdict as one HTML page that needs nothing else: no script, no font, no other file or host.
 
-Everything that comes from a verdict is escaped. The page follows the reader's choice of light or dark, and a
-narrow screen breaks lines where it must.
+Everything that comes from a verdict is escaped and made printable on its way into the template, in one place.
+The page follows the reader's choice of light or dark, fits a narrow screen, and prints. It is made for every
+outcome, however early a verification ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from gradseal.errors import StoreError
-from gradseal.report import words
+from gradseal.report import facts, meaning, words
+from gradseal.report.plots import plots_of
 from gradseal.verify.verdict import Outcome, Verdict
 
 _MOST = 200
-
-_STYLE = """
-:root { color-scheme: light dark; --text: #1c1f23; --page: #fff; --line: #d5d9de; --dim: #5b636d;
-  --good: #14692f; --bad: #b3151c; --open: #7a5200; }
-@media (prefers-color-scheme: dark) { :root { --text: #e4e7ea; --page: #15181c; --line: #3a4149;
-  --dim: #9aa3ad; --good: #62cf83; --bad: #ff8a86; --open: #e5b84f; } }
-body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 60rem; color: var(--text);
-  background: var(--page); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; font-size: 1.2rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { padding: .5rem .75rem .5rem 0; border-top: 1px solid var(--line); text-align: left;
-  vertical-align: top; }
-th, td.mark { white-space: nowrap; overflow-wrap: normal; }
-p { margin: .25rem 0; } ul { padding-left: 1.2rem; }
-code { font: .875em ui-monospace, monospace; } .dim { color: var(--dim); }
-.outcome { font-size: 1.3rem; } .mark { font-weight: 600; }
-.shown, .supported, .accepted { color: var(--good); }
-.refuted, .rejected { color: var(--bad); } .not-shown, .inconclusive { color: var(--open); }
-@media (max-width: 36rem) { tr, th, td { display: block; } thead { display: none; }
-  th, td { padding: .1rem 0; border: 0; } tr { padding: .6rem 0; border-top: 1px solid var(--line); } }
-"""
+_MOST_ROWS = 200
 
 
-def save_page(path: Path, title: str, sections: Sequence[str]) -> None:
-    """Writes a page.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A tampered copy of the run: what was touched and done, how its verification ended, and by what."""
+
+    name: str
+    done: str
+    found: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """A section that is told beside the verdict.
 
     Args:
-        path: The file.
-        title: Its title and heading.
-        sections: What `section` and `verdict_section` gave, in order.
+        heading: Its heading.
+        paragraphs: Plain text.
+        copies: Tampered copies that were verified, if it is about those.
+    """
+
+    heading: str
+    paragraphs: Sequence[str]
+    copies: Sequence[Copy] = ()
+
+
+def save_page(path: Path, page: str) -> None:
+    """Writes a page.
 
     Raises:
         StoreError: It cannot be written.
     """
-    page = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{_text(title)}</h1>\n{''.join(sections)}</main>\n</body>\n</html>\n"
-    )
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as e:
-        raise StoreError(f"the page cannot be written: {e.strerror}", where=str(path)) from e
+        raise StoreError(f"the report cannot be written: {e.strerror}", where=str(path)) from e
 
 
-def section(heading: str, paragraphs: Iterable[str]) -> str:
-    """A heading and paragraphs of plain text."""
-    return f"<h2>{_text(heading)}</h2>\n" + "".join(f"<p>{_text(p)}</p>\n" for p in paragraphs)
+def render_page(
+    verdict: Verdict, *, title: str, repeat: str, made: datetime, stories: Sequence[Story] = ()
+) -> str:
+    """The page.
+
+    Args:
+        verdict: What it is about.
+        title: Its title and heading.
+        repeat: The command that makes this verification again.
+        made: When it was made, with its time zone.
+        stories: What else it tells.
+    """
+    plots = plots_of(verdict.segments)
+    return _template().render(
+        title=title,
+        verdict=verdict,
+        asked=meaning.asked(verdict),
+        reason=words.reason(verdict),
+        amounts_to=meaning.amounts_to(verdict),
+        not_said=meaning.not_said(verdict),
+        claims=_claims(verdict),
+        statuses={status.value: said for status, said in meaning.STATUS_MEANING.items()},
+        found=_found(verdict),
+        evidence=facts.evidence(verdict),
+        stories=stories,
+        plots=[(plot, Markup(plot.svg)) for plot in plots],  # noqa: S704 - made of numbers and our own words
+        segments=verdict.segments,
+        rows=verdict.segments.rows if verdict.segments.count <= _MOST_ROWS else (),
+        any_wrong=any(row.equal is False for row in verdict.segments.rows),
+        policy=facts.policy(verdict.policy),
+        cost=words.cost(verdict),
+        repeat=repeat,
+        versions={**_versions(), "report made": made.strftime("%Y-%m-%d %H:%M:%S %Z")},
+    )
 
 
-def verdict_section(heading: str, verdict: Verdict) -> str:
-    """A verdict: its outcome and why, the run, the five claims, what was found, the cost."""
-    rows = [
-        (name.value, claim.status.value, words.evidence(claim, _MOST))
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("gradseal.report"),
+        autoescape=True,
+        finalize=_finalized,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = facts.number
+    return environment.get_template("page.html")
+
+
+def _finalized(value: Any) -> Any:
+    """Every value on its way into the page: text without characters that are not printed."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else words.printable(value)
+
+
+def _claims(verdict: Verdict) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name.value,
+            "meaning": meaning.CLAIM_MEANING[name],
+            "status": claim.status.value,
+            "evidence": words.evidence(claim, _MOST),
+        }
         for name, claim in verdict.claims.items()
     ]
-    run = "".join(
-        f'<p><span class="dim">{said}</span> <code>{_text(named)}</code></p>\n'
-        for said, named in words.identity(verdict).items()
-    )
-    return (
-        f"<h2>{_text(heading)}</h2>\n"
-        f'<p class="outcome mark {verdict.outcome.value}">{verdict.outcome.value}</p>\n'
-        f"<p>{_text(words.reason(verdict))}</p>\n{run}"
-        f"<table><thead><tr><th>claim<th>status<th>evidence</thead>\n<tbody>{_rows(rows)}</tbody></table>\n"
-        + _found("What is wrong", words.wrong(verdict, _MOST))
-        + _found("What could not be checked", words.undecided(verdict, _MOST))
-        + _found("Worth knowing", words.notes(verdict, _MOST))
-        + f'<p class="dim">{_text(words.cost(verdict))}</p>\n'
-    )
 
 
-def outcomes_table(rows: Iterable[tuple[str, Outcome, Sequence[str]]]) -> str:
-    """Several verifications: what was verified, how it ended, and some lines on it."""
-    body = _rows([(name, outcome.value, lines) for name, outcome, lines in rows])
-    head = "<tr><th>copy<th>outcome<th>what was done and found"
-    return f"<table><thead>{head}</thead>\n<tbody>{body}</tbody></table>\n"
+def _found(verdict: Verdict) -> dict[str, list[str]]:
+    lists = {
+        "What is wrong": words.wrong(verdict, _MOST),
+        "What could not be checked": words.undecided(verdict, _MOST),
+        "Worth knowing": words.notes(verdict, _MOST),
+    }
+    return {heading: lines for heading, lines in lists.items() if lines}
 
 
-def _rows(rows: Iterable[tuple[str, str, Sequence[str]]]) -> str:
-    return "".join(
-        f'<tr><th scope="row">{_text(name)}</th>'
-        f'<td class="mark {status.replace(" ", "-")}">{_text(status)}</td>'
-        f"<td>{''.join(f'<p>{_text(line)}</p>' for line in lines)}</td></tr>\n"
-        for name, status, lines in rows
-    )
-
-
-def _found(heading: str, lines: list[str]) -> str:
-    items = "".join(f"<li>{_text(line)}</li>\n" for line in lines)
-    return f"<h3>{_text(heading)}</h3>\n<ul>{items}</ul>\n" if lines else ""
-
-
-def _text(text: str) -> str:
-    return escape(words.printable(text))
+def _versions() -> Mapping[str, str]:
+    versions = {"Python": platform.python_version(), "system": platform.platform()}
+    for package in ("gradseal", "torch", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return {name: versions[name] for name in ("gradseal", "torch", "numpy", "Python", "system")}

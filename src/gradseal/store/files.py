@@ -46,23 +46,23 @@ class FsspecFiles:
 
     def read(self, path: str, max_bytes: int) -> bytes:
         """See `proof.files.Files`."""
-        return b"".join(self._pieces(path, max_bytes))
+        return b"".join(self.pieces(path, max_bytes))
 
     def digest(self, path: str, max_bytes: int) -> tuple[bytes, int]:
         """See `proof.files.Files`."""
         hashed, size_bytes = hashlib.sha256(), 0
-        for piece in self._pieces(path, max_bytes):
+        for piece in self.pieces(path, max_bytes):
             hashed.update(piece)
             size_bytes += len(piece)
         return hashed.digest(), size_bytes
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | memoryview) -> None:
         """See `proof.files.Files`."""
         with self._errors(path):
             if self._local:
                 self._write_durably(Path(self._at(path)), data)
             else:
-                self._fs.pipe_file(self._at(path), data)
+                self._fs.pipe_file(self._at(path), bytes(data))
 
     def exists(self, path: str) -> bool:
         """See `proof.files.Files`."""
@@ -87,8 +87,8 @@ class FsspecFiles:
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"
 
-    def _pieces(self, path: str, max_bytes: int) -> Iterator[bytes]:
-        """The file in pieces, since `read(n)` first makes room for n bytes, and a limit is far larger."""
+    def pieces(self, path: str, max_bytes: int) -> Iterator[bytes]:
+        """See `proof.files.Files`; `read(n)` would first make room for n bytes, and a limit is far larger."""
         left = max_bytes + 1
         with self._errors(path), self._open(path) as file:
             # First what the file says of itself: a sparse one takes no room on a disk, but much time to read.
@@ -112,7 +112,7 @@ class FsspecFiles:
             raise StoreError("is not a regular file", where=path)
         return os.fdopen(descriptor, "rb")
 
-    def _write_durably(self, target: Path, data: bytes) -> None:
+    def _write_durably(self, target: Path, data: bytes | memoryview) -> None:
         self._make_directory(target.parent)
         staged = target.parent / f".{target.name}.{secrets.token_hex(4)}"
         try:

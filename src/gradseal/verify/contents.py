@@ -17,8 +17,10 @@ from gradseal.program.order import Order
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
 from gradseal.program.release import MAX_HEADER_BYTES, MAX_RELEASE_BYTES, Release, read_weights
 from gradseal.program.samples import MAX_SCHEMA_BYTES, SampleSchema
+from gradseal.program.schedule import Schedule
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
 from gradseal.program.sources import Given, Initialisation
+from gradseal.program.tensors import TensorSpec
 from gradseal.proof.entries import (
     MAX_LOSSES_BYTES,
     Close,
@@ -32,6 +34,8 @@ from gradseal.proof.entries import (
 from gradseal.proof.fields import Fields
 from gradseal.proof.files import WEIGHTS, Files, check_blob, opening_path, read_blob, read_opening
 from gradseal.proof.manifest import Manifest
+from gradseal.verify.lengths import Lengths, hashed_pieces
+from gradseal.verify.losses import LossCurve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,7 @@ class Contents:
     release: Release
     schema: SampleSchema
     environment: Environment
+    schedule: Schedule | None
 
 
 def read_log(manifest: Manifest, entries: list[bytes]) -> Log:
@@ -137,7 +142,16 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
         release=release,
         schema=schema,
         environment=environment,
+        schedule=_schedule(files, manifest, program),
     )
+
+
+def _schedule(files: Files, manifest: Manifest, program: Program) -> Schedule | None:
+    if program.schedule is None:
+        return None
+    steps = manifest.plan.steps
+    data = read_blob(files, program.schedule.table, program.schedule.table_bytes(steps))
+    return Schedule.from_table(program.schedule, data, steps, where="program: schedule")
 
 
 def _graphs(files: Files, manifest: Manifest, program: Program) -> dict[int, Graph]:
@@ -195,15 +209,22 @@ class StateChecker:
         manifest: Whose owner the seals are bound to.
         program: Whose layout the states have.
         progress: Called with the bytes hashed so far.
+        lengths: Takes the states' parameters as they are hashed.
     """
 
     def __init__(
-        self, files: Files, manifest: Manifest, program: Program, progress: Callable[[int], None]
+        self,
+        files: Files,
+        manifest: Manifest,
+        program: Program,
+        progress: Callable[[int], None],
+        lengths: Lengths,
     ) -> None:
         self._files = files
         self._manifest = manifest
         self._layout = program.layout
         self._progress = progress
+        self._lengths = lengths
         self._seen: set[tuple[bytes, int]] = set()
         self._parameters = sum(spec.name.startswith("parameters/") for spec in program.layout)
         self._checked: dict[bytes, bytes] = {}
@@ -216,22 +237,33 @@ class StateChecker:
             CorruptBlob, MissingFile, MalformedBundle: A tensor is altered, not there, or not of its shape.
         """
         if seal in self._checked:
+            self._lengths.repeat_state(seal, lambda: self._opening(seal))
             return self._checked[seal]
-        digests = check_opening(self._files, self._manifest, seal, len(self._layout))
-        for spec, digest in zip(self._layout, digests, strict=True):
+        digests = self._opening(seal)
+        for number, (spec, digest) in enumerate(zip(self._layout, digests, strict=True)):
             if (digest, spec.size_bytes) not in self._seen:
-                self._check_tensor(spec.name, digest, spec.size_bytes)
+                self._check_tensor(spec, digest, self._lengths.watch(number, digest))
                 self._seen.add((digest, spec.size_bytes))
         # A layout begins with the parameters.
         parameters = hashlib.sha256(b"".join(digests[: self._parameters])).digest()
         self._checked[seal] = parameters
+        self._lengths.end_state(seal, digests)
         return parameters
 
-    def _check_tensor(self, name: str, digest: bytes, size_bytes: int) -> None:
-        with naming(name):
-            held = check_blob(self._files, digest, size_bytes)
-        if held != size_bytes:
-            raise CorruptBlob(f"{held} bytes, not the {size_bytes} of its shape", where=name)
+    def _opening(self, seal: bytes) -> tuple[bytes, ...]:
+        return check_opening(self._files, self._manifest, seal, len(self._layout))
+
+    def _check_tensor(
+        self, spec: TensorSpec, digest: bytes, watch: Callable[[bytes], None] | None
+    ) -> None:
+        held = 0
+        with naming(spec.name):
+            for piece in hashed_pieces(self._files, digest, spec.size_bytes):
+                held += len(piece)
+                if watch is not None:
+                    watch(piece)
+        if held != spec.size_bytes:
+            raise CorruptBlob(f"{held} bytes, not the {spec.size_bytes} of its shape", where=spec.name)
         self.bytes_hashed += held
         self._progress(self.bytes_hashed)
 
@@ -247,21 +279,22 @@ def check_given(files: Files, contents: Contents) -> None:
             raise CorruptBlob("does not have the bytes that its shape takes", where=spec.name)
 
 
-def check_losses(files: Files, log: Log) -> None:
-    """Hashes every segment's losses, replayed or not.
+def check_losses(files: Files, log: Log, curve: LossCurve) -> None:
+    """Hashes every segment's losses, replayed or not, and gives them to the curve.
 
     Raises:
         CorruptBlob, MissingFile, MalformedBundle: One is not what it was, not there, or not of so many steps.
     """
     seen: set[tuple[bytes, int]] = set()
     for segment in log.segments:
-        if (segment.losses, segment.steps) in seen:
+        if (segment.losses, segment.steps) in seen and not curve.affords(segment.steps):
+            curve.skip()
             continue
         seen.add((segment.losses, segment.steps))
         where = f"losses of segment {segment.index}"
         with naming(where):
             data = read_blob(files, segment.losses, MAX_LOSSES_BYTES)
-        decode_losses(data, segment.steps, where=where)
+        curve.add(segment.first_step, decode_losses(data, segment.steps, where=where))
 
 
 def check_weights(files: Files, close: Close, contents: Contents, last: tuple[bytes, ...]) -> None:

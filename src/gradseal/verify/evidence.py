@@ -30,11 +30,12 @@ def samples_used(log: Log, segments: Iterable[int]) -> int:
     order = order_of(log.manifest, run_seed(plan.seed.value, log.manifest.digest()))
     used, size = np.zeros(samples, dtype=np.bool_), plan.batch_size
     for segment in sorted(segments):
-        for step in plan.steps_of(segment):
+        steps = plan.steps_of(segment)
+        for number in range(steps.start * plan.accumulate, steps.stop * plan.accumulate):
             if order.rule == SHUFFLED:
-                used[order.indices(step)] = True
+                used[order.indices(number)] = True
             else:  # a slice, where `indices` would count through the whole data set
-                batch = step % order.steps_per_epoch
+                batch = number % order.batches_per_epoch
                 used[batch * size : (batch + 1) * size] = True
         if used.all():
             break

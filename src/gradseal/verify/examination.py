@@ -10,6 +10,8 @@ from gradseal.errors import CorruptBlob, MalformedBundle, MissingFile, ReplayErr
 from gradseal.program.native import Environment
 from gradseal.program.sources import FreeBytes
 from gradseal.verify.contents import Contents, Log
+from gradseal.verify.lengths import Lengths
+from gradseal.verify.losses import LossCurve
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.policy import Policy
 from gradseal.verify.sampling import Sample
@@ -49,6 +51,9 @@ class Examination:
     environment: Environment | None = None
     results: list[SegmentResult] = field(default_factory=list)
     bytes_hashed: int = 0
+    lengths: Lengths | None = None
+    distance: float | None = None
+    curve: LossCurve | None = None
 
     @property
     def parameter_bytes(self) -> int:

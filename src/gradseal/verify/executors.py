@@ -8,6 +8,7 @@ that ends in `WorkerDied`, never in the verifier.
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import subprocess
@@ -153,12 +154,18 @@ def _answer(line: bytes) -> Ready | SegmentResult | Error | None:
             case "environment":
                 return Ready(environment=Environment(**answer["environment"]))
             case "segment":
+                _check_seconds(answer["seconds"])
                 return SegmentResult(**{**answer, "differing": tuple(answer["differing"])})
             case "error":
                 return _error(answer)
     except (AttributeError, LookupError, TypeError, ValueError) as e:
         raise WorkerDied(f"its answer cannot be read: {line[:80]!r}", where="worker") from e
     return None
+
+
+def _check_seconds(seconds: object) -> None:
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+        raise ValueError("not a duration")
 
 
 def _send(pipe: IO[bytes], request: Request) -> None:

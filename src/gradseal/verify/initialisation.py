@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import lzma
 from collections.abc import Iterator
+from dataclasses import fields as dataclass_fields
 
 from gradseal.program.fills import fill_chunks
-from gradseal.program.optimizers import Optimizer
+from gradseal.program.program import Program
 from gradseal.program.rules import Rule
 from gradseal.program.sources import COMMON_NUMBERS, FreeBytes, Given, free_bytes
 from gradseal.program.tensors import TensorSpec
@@ -116,21 +117,32 @@ def count_free_bytes(contents: Contents) -> tuple[FreeBytes, ...]:
     program = contents.program
     return (
         *free_bytes(contents.initialisation, program.layout, program.constants, graphs),
-        *_free_in_optimizer(program.optimizer),
+        *_free_in_optimizer(program),
+        *_free_in_schedule(contents),
     )
 
 
-def _free_in_optimizer(optimizer: Optimizer) -> Iterator[FreeBytes]:
+def _free_in_optimizer(program: Program) -> Iterator[FreeBytes]:
     """Eight bytes for each hyperparameter, and for each parameter the bits that say which group it is in.
 
     With a parameter for each number, a learning rate of its own moves each to where it is wanted in one step.
     """
+    optimizer = program.optimizer
     settings = {
         float_to_bits(number)
         for group in optimizer.groups
-        for number in (group.lr, group.momentum, group.dampening, group.weight_decay)
+        for number in (getattr(group, field.name) for field in dataclass_fields(group))
+        if isinstance(number, float)
     }
+    if program.clip:
+        settings.add(float_to_bits(program.clip.max_norm))
     bits_a_parameter = max(0, len(optimizer.groups) - 1).bit_length()
     chosen = (len(list(optimizer.parameters())) * bits_a_parameter + 7) // 8
     if size := 8 * len(settings - COMMON_NUMBERS) + chosen:
         yield FreeBytes(where="optimizer", name=f"hyperparameters of {optimizer.name}", size_bytes=size)
+
+
+def _free_in_schedule(contents: Contents) -> Iterator[FreeBytes]:
+    """What the table of a schedule holds beyond pieces of smooth curves."""
+    if contents.schedule is not None and (size := contents.schedule.free_bytes()):
+        yield FreeBytes(where="optimizer", name="schedule", size_bytes=size)

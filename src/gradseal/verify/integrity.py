@@ -26,6 +26,8 @@ from gradseal.verify.contents import (
 )
 from gradseal.verify.evidence import released_parameters
 from gradseal.verify.examination import Examination, Progress
+from gradseal.verify.lengths import Lengths
+from gradseal.verify.losses import LossCurve
 from gradseal.verify.samples import SampleReader
 from gradseal.verify.verdict import Check, Result
 
@@ -66,7 +68,8 @@ def check_integrity(
     _structure(examination, contents)
     _states(examination, bundle, log, contents, shown)
     with examination.checking(Check.LOSSES, "every segment's losses have their digest"):
-        check_losses(bundle.files, log)
+        examination.curve = LossCurve(sum(segment.steps for segment in log.segments))
+        check_losses(bundle.files, log, examination.curve)
     with examination.checking(Check.DATA):
         reader = SampleReader(bundle.files, manifest.data, contents.schema)
         reader.check_all(
@@ -131,8 +134,13 @@ def _structure(examination: Examination, contents: Contents) -> None:
 
 def _states(examination: Examination, bundle: Bundle, log: Log, contents: Contents, shown: Progress) -> None:
     total = len(log.seals) * sum(s.size_bytes for s in contents.program.layout)
+    examination.lengths = lengths = Lengths(bundle.files, contents.program.layout)
     checker = StateChecker(
-        bundle.files, log.manifest, contents.program, lambda done: shown("hashing states", done, total)
+        bundle.files,
+        log.manifest,
+        contents.program,
+        lambda done: shown("hashing states", done, total),
+        lengths,
     )
     for number, seal in enumerate(log.seals):
         with examination.checking(Check.STATES), naming(f"state {_state_name(number)}"):
@@ -143,6 +151,7 @@ def _states(examination: Examination, bundle: Bundle, log: Log, contents: Conten
                 check_opening(bundle.files, log.manifest, log.seals[i], len(contents.program.layout))
                 for i in (0, -1)
             )
+            examination.distance = lengths.between(examination.state_zero, examination.last_state)
     examination.bytes_hashed += checker.bytes_hashed
     examination.found(
         Check.STATES, Result.HELD, f"{len(log.seals)} states have their tensors' digests and seals"

@@ -32,6 +32,7 @@ class SegmentResult:
         differing: Names of tensors that have not, and of losses, at most a few.
         error: Euclidean distance between replayed and sealed parameters.
         update: Euclidean length of the sealed update of the parameters.
+        seconds: How long the replay took, by the worker's clock; None if it did not say.
     """
 
     segment: int
@@ -39,3 +40,4 @@ class SegmentResult:
     differing: tuple[str, ...] = ()
     error: float = 0.0
     update: float = 0.0
+    seconds: float | None = None

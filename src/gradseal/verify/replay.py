@@ -18,7 +18,7 @@ from gradseal.program.interpret import Interpreter
 from gradseal.program.memory import digest, from_bytes
 from gradseal.program.randomness import run_seed
 from gradseal.program.sources import Given
-from gradseal.program.step import take_step
+from gradseal.program.step import Stepper
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import float_to_bits
 from gradseal.proof.entries import MAX_LOSSES_BYTES, decode_losses
@@ -61,10 +61,15 @@ class Replayer:
         self._order = order_of(manifest, self._seed)
         self._data = SampleReader(files, manifest.data, contents.schema)
         constants = self._constants(contents)
-        self._interpreters = {
-            size: Interpreter(graph, constants, device, guarded=True)
-            for size, graph in contents.graphs.items()
-        }
+        self._stepper = Stepper(
+            program=contents.program,
+            interpreters={
+                size: Interpreter(graph, constants, device, guarded=True)
+                for size, graph in contents.graphs.items()
+            },
+            schedule=contents.schedule,
+            seed=self._seed,
+        )
         self._state: dict[str, torch.Tensor] = {}
         self._state_seal = b""
 
@@ -94,18 +99,14 @@ class Replayer:
         )
 
     def _step(self, step: int) -> float:
-        samples = self._data.samples(self._order.indices(step))
-        batch = collate(self._schema, samples, self._device)
-        result = take_step(
-            self._interpreters[len(samples)],
-            self._program.optimizer,
-            self._state,
-            batch,
-            seed=self._seed,
-            step=step,
-        )
+        batches = [self._batch(number) for number in self._manifest.plan.batches_of(step)]
+        loss = self._stepper.take(self._state, batches, step=step)
         self._alive()
-        return float(result.loss)
+        return float(loss)
+
+    def _batch(self, number: int) -> list[torch.Tensor]:
+        samples = self._data.samples(self._order.indices(number))
+        return collate(self._schema, samples, self._device)
 
     def _differing_losses(self, task: Task, losses: Sequence[float], steps: range) -> list[str]:
         where = f"losses of segment {task.segment}"

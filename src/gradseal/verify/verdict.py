@@ -7,11 +7,12 @@ and the overall outcome has no truth value: it is accepted, rejected or inconclu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from gradseal.verify.policy import Policy
+from gradseal.verify.segments import Segments
 
 
 class Status(StrEnum):
@@ -163,6 +164,8 @@ class Verdict:
         cost: What it took.
         bundle: Origin, tree size and root of the checkpoint that was verified, and its owner's key.
         draw: The verifier's randomness, as hexadecimal digits; give it again to repeat the verification.
+        record: What the record says, and where replays ran, as JSON values; empty if it could not be read.
+        segments: Its segments one by one: losses, updates, replays.
     """
 
     outcome: Outcome
@@ -172,6 +175,8 @@ class Verdict:
     cost: Cost
     bundle: Mapping[str, str | int]
     draw: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+    segments: Segments = Segments()
 
     def to_json(self) -> dict[str, Any]:
         """One object for `verify --json`."""
@@ -183,4 +188,6 @@ class Verdict:
             "cost": asdict(self.cost),
             "bundle": dict(self.bundle),
             "draw": self.draw,
+            "record": dict(self.record),
+            "segments": self.segments.to_json(),
         }

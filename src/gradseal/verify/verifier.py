@@ -26,6 +26,7 @@ from gradseal.proof.bundle import Bundle, open_bundle
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import VerificationKey
 from gradseal.store.files import FsspecFiles
+from gradseal.verify.account import record_of, segments_of
 from gradseal.verify.claims import claims_of, outcome_of
 from gradseal.verify.computation import check_computation, request_of
 from gradseal.verify.examination import Ended, Examination, Progress
@@ -95,6 +96,8 @@ def verify(
         cost=_cost(examination, time.monotonic() - began),
         bundle=_identity(bundle, examination),
         draw=draw.hex(),
+        record=record_of(examination),
+        segments=segments_of(examination),
     )
 
 

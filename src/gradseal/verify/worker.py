@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from typing import Any
 
 from gradseal.errors import Error
@@ -60,6 +61,7 @@ def _serve(request: dict[str, Any], say: Any) -> None:
     say("environment", environment=asdict(current_environment(device.type)))
     replayer = Replayer(files, manifest, contents, device, alive=lambda: say("step"))
     for task in request["tasks"]:
+        began = time.monotonic()
         result = replayer.replay(
             Task(
                 segment=task["segment"],
@@ -68,7 +70,7 @@ def _serve(request: dict[str, Any], say: Any) -> None:
                 losses=bytes.fromhex(task["losses"]),
             )
         )
-        say("segment", **asdict(result))
+        say("segment", **asdict(replace(result, seconds=time.monotonic() - began)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""Clipping of gradients by their norm, with the bits of `torch.nn.utils.clip_grad_norm_` on a CPU.
+
+Knows torch by type only until it is applied. Source: Pascanu et al. 2013, "On the difficulty of training
+recurrent neural networks"; PyTorch's documented rule. Format: docs/spec/program.md, section 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gradseal.errors import MalformedBundle, ReplayError
+from gradseal.proof.canonical import Json, float_to_bits
+from gradseal.proof.fields import Fields
+
+if TYPE_CHECKING:
+    import torch
+
+_KIND = "norm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipNorm:
+    """Gradients scaled down together, if their common Euclidean norm is above a bound.
+
+    Args:
+        max_norm: The bound, positive and finite.
+    """
+
+    max_norm: float
+
+    def apply(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The gradients scaled, as new tensors; a norm that is not finite makes them zero or NaN.
+
+        Args:
+            gradients: By parameter name; the norm is taken in this order.
+
+        Raises:
+            ReplayError: Numbers that torch cannot compute with.
+        """
+        if not gradients:
+            return {}
+        # Laid out as parameters are: kernels add up by position in memory.
+        own = {name: gradient.contiguous() for name, gradient in gradients.items()}
+        try:
+            scale = self._scale(list(own.values()))
+            # A gradient of shape () would take the type of the scale, where types are mixed.
+            return {name: g.mul(scale.to(g.device)).to(g.dtype) for name, g in own.items()}
+        except RuntimeError as e:
+            raise ReplayError(f"gradients cannot be clipped: {e}", where="clip") from e
+
+    def _scale(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
+        for gradient in gradients:
+            by_dtype.setdefault(gradient.dtype, []).append(gradient)
+        norms = [torch.linalg.vector_norm(g, 2.0) for same in by_dtype.values() for g in same]
+        total = torch.linalg.vector_norm(torch.stack([n.to(gradients[0].device) for n in norms]), 2.0)
+        scale: torch.Tensor = self.max_norm / (total + 1e-6)
+        return scale.clamp(max=1.0)
+
+    def to_json(self) -> dict[str, Json]:
+        """Its JSON form, spec section 5."""
+        return {"kind": _KIND, "max": float_to_bits(self.max_norm)}
+
+
+def clip_from_fields(fields: Fields) -> ClipNorm:
+    """Reads the JSON form strictly.
+
+    Raises:
+        UnknownKind: A kind of clipping that this version does not know.
+        MalformedBundle: A field is wrong.
+    """
+    fields.kind("kind", [_KIND])
+    clip = ClipNorm(max_norm=fields.float_("max"))
+    if not 0 < clip.max_norm < math.inf:
+        raise MalformedBundle(f"{clip.max_norm!r} is not positive and finite", where=fields.where("max"))
+    fields.end()
+    return clip

@@ -1,0 +1,252 @@
+"""A run's segments as plots: loss by step, update length by segment, replay cost by segment.
+
+Each is an SVG element for a page of HTML: text stays text, colours are the page's own (light or dark), ids are
+unique in the page and the same for the same numbers, and nothing outside is referred to. Matplotlib, which
+takes a moment to load, is loaded when a plot is drawn; nothing of its global state is changed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+from gradseal.verify.segments import SegmentRow, Segments
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT = 420, 250
+_TEXT, _GRID, _LINE, _BAND, _EQUAL, _OTHER = (f"#0a0b0{i}" for i in range(6))
+_COLOURS = {
+    _TEXT: "currentColor",
+    _GRID: "var(--line)",
+    _LINE: "var(--series)",
+    _BAND: "var(--series)",
+    _EQUAL: "var(--good)",
+    _OTHER: "var(--bad)",
+}
+_LARGEST, _SMALLEST = 1e30, 1e-30
+_DOTS = 150
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gradseal",
+    "font.size": 12,
+    "text.color": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.edgecolor": _GRID,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _GRID,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _TEXT,
+    "ytick.labelcolor": _TEXT,
+    "figure.dpi": 72,
+    "savefig.transparent": True,
+}
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """One plot.
+
+    Args:
+        title: What it shows.
+        description: The same in numbers, for those who do not see it.
+        svg: The element; it names both.
+    """
+
+    title: str
+    description: str
+    svg: str
+
+
+def plots_of(segments: Segments) -> list[Plot]:
+    """The plots for which there are numbers."""
+    rows = segments.rows
+    whole = segments.replayed == segments.count
+    numbers = [float(row.number) for row in rows]
+    by_segment = list(_spans(rows, whole, steps=False))
+    loss = _Drawing(
+        name="loss",
+        title="Loss by step",
+        across="step",
+        xs=_middles(segments),
+        ys=segments.losses.mean,
+        low=segments.losses.low if segments.losses.steps_per_point > 1 else (),
+        high=segments.losses.high if segments.losses.steps_per_point > 1 else (),
+        spans=list(_spans(rows, whole, steps=True)),
+        note=_thinned(segments.losses.steps_per_point, "steps", "their mean, the band their range"),
+    )
+    updates = _Drawing(
+        name="update",
+        title="Update length by segment",
+        across="segment",
+        xs=numbers,
+        ys=[row.update for row in rows],
+        spans=by_segment,
+        wrong=[row.equal is False for row in rows],
+        note=f"‖W_end − W_start‖ over the parameters. {_told(segments)}".strip(),
+    )
+    cost = _Drawing(
+        name="cost",
+        title="Replay cost by segment, in seconds",
+        across="segment",
+        xs=numbers,
+        ys=[row.seconds for row in rows],
+        spans=by_segment,
+        wrong=[row.equal is False for row in rows],
+        joined=False,
+        note=_told(segments),
+    )
+    return [drawing.plot() for drawing in (loss, updates, cost) if any(map(_drawable, drawing.ys))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawing:
+    """What a plot is drawn from; `spans` are first, width and whether a replay gave the sealed bits."""
+
+    name: str
+    title: str
+    across: str
+    xs: Sequence[float]
+    ys: Sequence[float | None]
+    spans: Sequence[tuple[float, float, bool]]
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
+    wrong: Sequence[bool] = ()
+    joined: bool = True
+    note: str = ""
+
+    def plot(self) -> Plot:
+        """Draws it."""
+        from matplotlib import style
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
+        with style.context(["default", _STYLE]):
+            figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), layout="constrained")
+            FigureCanvasSVG(figure)
+            self._draw(figure.subplots())
+            out = io.StringIO()
+            figure.savefig(out, format="svg", metadata=_NO_METADATA)
+        described = self._described()
+        return Plot(
+            title=self.title, description=described, svg=_inline(out.getvalue(), self.name, self.title, described)
+        )
+
+    def _draw(self, axes: Axes) -> None:
+        ys = list(map(_drawn, self.ys))
+        dotted = "." if not self.joined or len(ys) <= _DOTS else ""
+        if self.low:
+            axes.fill_between(
+                self.xs, list(map(_drawn, self.low)), list(map(_drawn, self.high)), color=_BAND, alpha=0.25, lw=0
+            )
+        axes.plot(self.xs, ys, color=_LINE, lw=1.4 if self.joined else 0, marker=dotted, markersize=4)
+        wrong = [(x, 0.0 if math.isnan(y) else y) for x, y, w in zip(self.xs, ys, self.wrong, strict=False) if w]
+        if wrong:
+            axes.plot(*zip(*wrong, strict=True), color=_OTHER, lw=0, marker="x", markersize=9, mew=2)
+        bottom, top = _limits([*ys, *map(_drawn, self.low), *map(_drawn, self.high)])
+        axes.set_ylim(bottom - 0.1 * (top - bottom), top + 0.05 * (top - bottom))
+        strip = axes.get_xaxis_transform()
+        for equal, colour in ((True, _EQUAL), (False, _OTHER)):
+            bars = [(first, width) for first, width, same in self.spans if same is equal]
+            axes.broken_barh(bars, (0, 0.035), color=colour, lw=0.6, transform=strip)
+        axes.set_xlabel(self.across)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+    def _described(self) -> str:
+        known = [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if y is not None]
+        (first, at_first), (last, at_last) = known[0], known[-1]
+        values = [y for _, y in known]
+        said = (
+            f"{at_first:.4g} at {self.across} {first:.0f}, {at_last:.4g} at {self.across} {last:.0f}; lowest "
+            f"{min(values):.4g}, highest {max(values):.4g}"
+        )
+        return f"{said}. {self.note}" if self.note else f"{said}."
+
+
+def _inline(svg: str, name: str, title: str, description: str) -> str:
+    """The drawing as an element of a page: no prologue, no fixed size, ids of its own, the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.S)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'\bxlink:href="#', f'href="#{name}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for drawn, shown in _COLOURS.items():
+        svg = svg.replace(drawn, shown)
+    box = re.search(r'viewBox="([0-9. ]+)"', svg)
+    opened = (
+        f'<svg viewBox="{box[1] if box else f"0 0 {_WIDTH} {_HEIGHT}"}" role="img" '
+        f'aria-labelledby="{name}-title {name}-description">\n<title id="{name}-title">{escape(title)}</title>\n'
+        f'<desc id="{name}-description">{escape(description)}</desc>'
+    )
+    return opened + svg[svg.index(">") + 1 :].strip()
+
+
+def _spans(rows: Sequence[SegmentRow], whole: bool, *, steps: bool) -> Iterator[tuple[float, float, bool]]:
+    """Where segments were replayed, neighbours with the same end put together."""
+    first: SegmentRow | None = None
+    last: SegmentRow | None = None
+    for row in [*rows, None]:
+        joins = (
+            row is not None
+            and last is not None
+            and row.equal is last.equal
+            and (whole or row.number == last.number + 1)
+        )
+        if not joins:
+            if first is not None and last is not None and first.equal is not None:
+                yield _span(first, last, steps=steps)
+            first = row
+        last = row
+
+
+def _span(first: SegmentRow, last: SegmentRow, *, steps: bool) -> tuple[float, float, bool]:
+    if steps:
+        start, stop = first.first_step - 0.5, last.first_step + last.steps - 0.5
+    else:
+        start, stop = first.number - 0.5, last.number + 0.5
+    return start, stop - start, first.equal is True
+
+
+def _middles(segments: Segments) -> list[float]:
+    width = segments.losses.steps_per_point
+    return [i * width + (width - 1) / 2 for i in range(len(segments.losses.mean))]
+
+
+def _limits(ys: Sequence[float]) -> tuple[float, float]:
+    known = [y for y in ys if not math.isnan(y)]
+    bottom, top = min(0.0, *known), max(0.0, *known)
+    return (bottom, top) if top - bottom > 0 else (bottom, bottom + 1)
+
+
+def _drawable(y: float | None) -> bool:
+    return y is not None and abs(y) <= _LARGEST
+
+
+def _drawn(y: float | None) -> float:
+    """A number that axes can be made for; what is too large is left out."""
+    if y is None or not _drawable(y):
+        return math.nan
+    return y if abs(y) >= _SMALLEST else 0.0
+
+
+def _thinned(width: int, what: str, shown: str) -> str:
+    return f"Each point stands for {width} {what} and is {shown}." if width > 1 else ""
+
+
+def _told(segments: Segments) -> str:
+    told, count = len(segments.rows), segments.count
+    return f"{told} of {count} segments are drawn." if told < count else ""

@@ -1,0 +1,191 @@
+"""Update lengths out of sealed states, and curves of losses: right, bounded, and read once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from gradseal.errors import CorruptBlob
+from gradseal.program.memory import to_bytes
+from gradseal.program.tensors import TensorSpec
+from gradseal.proof.files import blob_path
+from gradseal.verify.account import chosen
+from gradseal.verify.lengths import Lengths, hashed_pieces
+from gradseal.verify.losses import LossCurve
+from gradseal.verify.outcomes import SegmentResult
+from memory_files import MemoryFiles
+
+DTYPES = ["float64", "float32", "float16", "bfloat16"]
+
+
+class Counting(MemoryFiles):
+    """Files in odd pieces, that count the bytes read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes_read = 0
+
+    def pieces(self, path: str, max_bytes: int) -> Iterator[bytes]:
+        data = self.read(path, max_bytes)
+        for i in range(0, len(data), 1001):
+            self.bytes_read += len(data[i : i + 1001])
+            yield data[i : i + 1001]
+
+
+State = list[torch.Tensor]
+
+
+def specs(state: State) -> list[TensorSpec]:
+    return [
+        TensorSpec(name=f"parameters/{i}", dtype=str(t.dtype).removeprefix("torch."), shape=tuple(t.shape))
+        for i, t in enumerate(state)
+    ]
+
+
+def followed(states: list[State], files: MemoryFiles | None = None, **limits: int) -> Lengths:
+    """Goes through the states as the verifier does: every tensor is hashed once, every state has a seal."""
+    files = files or Counting()
+    layout = specs(states[0])
+    lengths = Lengths(files, layout, **limits)
+    seen: set[bytes] = set()
+    seals: dict[bytes, list[bytes]] = {}
+    for state in states:
+        digests = []
+        for tensor in state:
+            data = bytes(to_bytes(tensor))
+            digests.append(hashlib.sha256(data).digest())
+            files.content[blob_path(digests[-1])] = data
+        seal = hashlib.sha256(b"".join(digests)).digest()
+        if seal in seals:
+            lengths.repeat_state(seal, lambda seal=seal: seals[seal])  # type: ignore[misc]  # a loop's value
+            continue
+        for number, (spec, digest) in enumerate(zip(layout, digests, strict=True)):
+            if digest not in seen:
+                watch = lengths.watch(number, digest)
+                for piece in hashed_pieces(files, digest, spec.size_bytes):
+                    if watch is not None:
+                        watch(piece)
+                seen.add(digest)
+        seals[seal] = digests
+        lengths.end_state(seal, digests)
+    return lengths
+
+
+def expected(states: list[State]) -> list[float]:
+    return [
+        math.sqrt(sum(float((b.double() - a.double()).square().sum()) for a, b in zip(old, new, strict=True)))
+        for old, new in zip(states, states[1:], strict=False)
+    ]
+
+
+def run(dtype: str, count: int = 4) -> list[State]:
+    made = torch.Generator().manual_seed(0)
+    kind = getattr(torch, dtype)
+    return [
+        [torch.randn(37, 41, generator=made).to(kind), torch.randn(3, generator=made).to(kind)]
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20], ids=["streamed", "kept"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_length_is_the_euclidean_distance_of_two_states(dtype: str, kept_bytes: int) -> None:
+    states = run(dtype)
+    assert list(followed(states, kept_bytes=kept_bytes).updates) == pytest.approx(expected(states))
+
+
+@pytest.mark.parametrize(("kept_bytes", "times"), [(1 << 20, 1), (0, 2)])
+def test_a_state_is_read_once_if_it_fits_in_memory_and_else_twice(kept_bytes: int, times: int) -> None:
+    states, files = run("float32"), Counting()
+    followed(states, files, kept_bytes=kept_bytes)
+    assert files.bytes_read <= times * sum(map(len, files.content.values()))
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20], ids=["streamed", "kept"])
+def test_tensors_that_stay_return_or_are_shared_are_compared_too(kept_bytes: int) -> None:
+    a, b = run("float32", 2)
+    states = [a, [b[0], a[1]], [b[0], a[1]], a, b, [a[0], b[1]], [b[0], b[1]], a]
+    assert list(followed(states, kept_bytes=kept_bytes).updates) == pytest.approx(expected(states))
+    zeros, ones = torch.zeros(5), torch.ones(5)
+    twins = [[zeros, zeros], [ones, ones], [zeros, ones]]
+    assert list(followed(twins, kept_bytes=kept_bytes).updates) == pytest.approx(expected(twins))
+
+
+def test_what_is_compared_again_and_again_is_bounded() -> None:
+    a, b = run("float32", 2)
+    files = Counting()
+    lengths = followed([a, b] * 500, files, kept_bytes=0, repeated_bytes=100_000)
+    assert len(lengths.updates) == 999
+    assert list(lengths.updates[:1]) == pytest.approx(expected([a, b]))
+    assert math.isnan(lengths.updates[-1])
+    assert files.bytes_read < 500_000
+
+
+def test_what_is_no_number_is_said_as_such_and_integers_have_no_length() -> None:
+    state = [torch.tensor([1.0, 2.0]), torch.tensor([1, 2])]
+    other = [torch.tensor([1.0, math.nan]), torch.tensor([5, 6])]
+    lengths = followed([state, [state[0], other[1]], [other[0], other[1]]])
+    assert lengths.updates[0] == 0
+    assert math.isnan(lengths.updates[1])
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
+def test_the_distance_from_the_first_state_to_the_last(kept_bytes: int) -> None:
+    states = run("float32")
+    files = Counting()
+    lengths = followed(states, files, kept_bytes=kept_bytes)
+    first, last = (
+        [hashlib.sha256(bytes(to_bytes(t))).digest() for t in state] for state in (states[0], states[-1])
+    )
+    assert lengths.between(first, last) == pytest.approx(expected([states[0], states[-1]])[0])
+    assert lengths.between(first, first) == 0
+
+
+def test_a_blob_in_pieces_is_hashed() -> None:
+    files = MemoryFiles()
+    digest = hashlib.sha256(b"one").digest()
+    files.content[blob_path(digest)] = b"two"
+    with pytest.raises(CorruptBlob):
+        list(hashed_pieces(files, digest, 3))
+
+
+def test_a_short_run_has_every_loss_and_a_long_one_its_range() -> None:
+    short = LossCurve(3, most=3)
+    short.add(0, [3.0, 2.0])
+    short.add(2, [1.0])
+    assert short.steps_per_point == 1
+    assert short.points()[0] == [3.0, 2.0, 1.0]
+    assert (list(short.first), list(short.last), list(short.mean)) == ([3.0, 1.0], [2.0, 1.0], [2.5, 1.0])
+
+    losses = np.arange(10_007.0)
+    long = LossCurve(len(losses), most=100)
+    for first in range(0, len(losses), 7):
+        long.add(first, losses[first : first + 7].tolist())
+    mean, low, high = long.points()
+    assert long.steps_per_point == 101 and len(mean) == 100
+    assert mean[1] == pytest.approx(losses[101:202].mean())
+    assert (low[1], high[1]) == (101, 201)
+    assert high[-1] == 10_006
+
+
+def test_losses_that_are_not_known_leave_a_gap() -> None:
+    curve = LossCurve(4, most=2)
+    curve.skip()
+    curve.add(2, [1.0, math.nan])
+    mean, low, _ = curve.points()
+    assert math.isnan(mean[0]) and math.isnan(low[0]) and math.isnan(mean[1])
+    assert math.isnan(curve.first[0]) and curve.first[1] == 1
+
+
+def test_a_million_segments_are_thinned_but_for_what_is_wrong_and_the_ends() -> None:
+    results = [SegmentResult(segment=i, equal=i != 123_457) for i in (0, 123_457, 777_777, 999_999)]
+    told = chosen(1_000_000, results)
+    assert len(told) <= 2000
+    assert told == sorted(set(told))
+    assert {0, 123_457, 777_777, 999_999} <= set(told)
+    assert chosen(5, results) == [0, 1, 2, 3, 4]
