@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import click.testing
+import matplotlib
 import pytest
 
-from gradseal.report.page import save_page, verdict_section
+from bundles import KEY, OTHER_KEY, record_run
+from gradseal.cli.main import gradseal
+from gradseal.errors import MissingFile, StoreError
+from gradseal.report.page import Copy, Story, render_page
+from gradseal.report.plots import plots_of
 from gradseal.report.terminal import Terminal, print_verdict
 from gradseal.report.words import finite, printable
 from gradseal.verify.policy import Policy
+from gradseal.verify.segments import Losses, SegmentRow, Segments
 from gradseal.verify.verdict import Check, Claim, ClaimName, Cost, Finding, Outcome, Result, Status, Verdict
 
 HOSTILE = "<script>alert(1)</script> \x1b[2J\x07 \u202eback [bold]x[/bold]"
@@ -71,27 +82,250 @@ def test_printable_keeps_line_ends_and_letters() -> None:
     assert printable("ü × 漢\n\t\x00") == "ü × 漢\n\\t\\x00"
 
 
-class Tags(HTMLParser):
-    def __init__(self) -> None:
+class Page(HTMLParser):
+    """A page's elements, which must be closed in order, and its attributes."""
+
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.seen: dict[str, dict[str, str | None]] = {}
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.setdefault(tag, dict(attrs))
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag != "meta":
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.setdefault(tag, dict(attrs))
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open[-1:] != ["style"]:
+            self.text += data
+
+    def all(self, name: str) -> list[str]:
+        return [value for own, value in self.attributes if own == name]
 
 
-def test_the_page_holds_no_markup_of_a_bundle_and_loads_nothing(tmp_path: Path) -> None:
-    save_page(tmp_path / "page.html", HOSTILE, [verdict_section(HOSTILE, verdict())])
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    tags = Tags()
-    tags.feed(text)
-    assert set(tags.seen) & {"script", "img", "link", "iframe", "a"} == set()
-    assert "&lt;script&gt;" in text
-    assert "url(" not in text
-    assert "\x1b" not in text
-    assert tags.seen["html"]["lang"] == "en"
+MADE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def page_of(shown: Verdict, **options: Any) -> str:
+    return render_page(shown, **{"title": HOSTILE, "repeat": HOSTILE, "made": MADE, **options})
+
+
+def row(number: int, **more: Any) -> SegmentRow:
+    known: dict[str, Any] = {
+        "first_loss": 2.0,
+        "last_loss": 1.0,
+        "mean_loss": 1.5,
+        "update": 0.5 / (number + 1),
+    }
+    return SegmentRow(number=number, first_step=2 * number, steps=2, **{**known, **more})
+
+
+def segments(count: int = 4, **more: Any) -> Segments:
+    """Segments of two steps, of which the second did not replay and the last was not replayed."""
+    rows = [row(i, replayed=i < count - 1, equal=None, seconds=None) for i in range(count)]
+    rows = [replace(r, equal=r.number != 1, seconds=0.25) if r.replayed else r for r in rows]
+    losses = Losses(mean=tuple(2.0 / (i + 1) for i in range(2 * count)))
+    return replace(
+        Segments(
+            count=count, replayed=count - 1, rows=tuple(rows), losses=losses, path_length=1.0, distance=0.5
+        ),
+        **more,
+    )
+
+
+RECORD: dict[str, Any] = {
+    "closed": True,
+    "seed": {"source": "declared", "value": "ab" * 32},
+    "data": {"samples": 1500, "root": "cd" * 32},
+    "plan": {
+        "steps": 8,
+        "every": 2,
+        "batch_size": 4,
+        "drop_last": False,
+        "order": HOSTILE,
+        "collation": HOSTILE,
+    },
+    "program": HOSTILE,
+    "initialisation": "x" * 5000,
+    "release": "00" * 32,
+    "weights": None,
+    "parameters": {"tensors": 2, "numbers": 10},
+    "environment": {
+        "recorded": {"torch": HOSTILE, "onednn": True},
+        "replayed": {"torch": "2", "onednn": True},
+    },
+    "free_bytes": {"counted": 75, "allowed": 1024},
+}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["ended early", "read whole"])
+@pytest.mark.parametrize("outcome", Outcome)
+def test_the_page_holds_no_markup_of_a_bundle_and_loads_nothing(outcome: Outcome, known: bool) -> None:
+    shown = verdict(outcome=outcome)
+    if known:
+        shown = replace(shown, record=RECORD, segments=segments())
+    story = Story(
+        heading=HOSTILE,
+        paragraphs=[HOSTILE],
+        copies=[Copy(name=HOSTILE, done=HOSTILE, found=HOSTILE, outcome=Outcome.REJECTED)],
+    )
+    text = page_of(shown, stories=[story])
+    page = Page(text)
+    assert (
+        set(page.seen) & {"script", "img", "link", "iframe", "a", "object", "embed", "base", "form"} == set()
+    )
+    assert page.text.count("<script>alert(1)</script>") > 10
+    assert [c for c in text if not c.isprintable() and c != "\n"] == []
+    assert "\\u202eback" in text
+    assert [name for name, _ in page.attributes if name.startswith("on")] == []
+    assert not page.all("src")
+    assert all(href.startswith("#") for href in page.all("href"))
+    assert "http:" not in text and "https:" not in text and "@import" not in text
+    assert re.findall(r"url\((?!#)", text) == []
+    assert page.seen["html"]["lang"] == "en"
     assert "width=device-width" in text
-    assert "prefers-color-scheme: dark" in text
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+    assert outcome.value in page.text
+    assert all(name.value in page.text for name in ClaimName)
+    assert ("svg" in page.seen) is known
+
+
+def test_ids_are_unique_and_all_that_is_referred_to_is_there() -> None:
+    text = page_of(replace(verdict(), record=RECORD, segments=segments()))
+    page = Page(text)
+    ids = page.all("id")
+    assert len(ids) == len(set(ids))
+    referred = [h[1:] for h in page.all("href")] + re.findall(r"url\(#([^)]+)\)", text)
+    assert set(referred + " ".join(page.all("aria-labelledby")).split()) <= set(ids)
+    assert len(page.all("aria-labelledby")) == 3
+
+
+def test_a_page_is_the_same_for_the_same_verdict_and_leaves_matplotlib_as_it_was() -> None:
+    shown = replace(verdict(), record=RECORD, segments=segments())
+    before = dict(matplotlib.rcParams)
+    assert page_of(shown) == page_of(shown)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_plots_take_the_colours_of_the_page_and_their_text_stays_text() -> None:
+    for plot in plots_of(segments()):
+        assert re.findall(r"#[0-9a-f]{6}", plot.svg) == []
+        assert "var(--series)" in plot.svg and "var(--good)" in plot.svg and "currentColor" in plot.svg
+        assert plot.title in plot.svg
+        assert "<text" in plot.svg and "<metadata" not in plot.svg and "<style" not in plot.svg
+        assert "var(--bad)" in plot.svg and "Other bits than sealed: segment 1." in plot.description
+    equal = segments(rows=tuple(replace(r, equal=True if r.replayed else None) for r in segments().rows))
+    assert not any("var(--bad)" in plot.svg for plot in plots_of(equal))
+
+
+def test_what_was_not_measured_is_not_drawn() -> None:
+    rows = tuple(row(i, update=None) for i in range(3))
+    (plot,) = plots_of(segments(3, rows=rows, replayed=0))
+    assert plot.title == "Loss by step"
+    assert plots_of(Segments()) == []
+
+
+@pytest.mark.parametrize("loss", [0.0, 5e-324, 1e300, -1e-9, None])
+def test_losses_of_any_size_are_drawn_or_left_out(loss: float | None) -> None:
+    drawn = plots_of(segments(losses=Losses(mean=(loss, loss, 1.0, loss))))
+    assert drawn[0].title == "Loss by step"
+
+
+def test_few_segments_have_a_table_and_many_do_not_make_a_large_page() -> None:
+    few = Page(page_of(replace(verdict(), segments=segments(150))))
+    assert "details" in few.seen and "differs" in few.text
+    rows = tuple(row(i * 500, replayed=True, equal=True, seconds=0.1) for i in range(2000))
+    curve = tuple(1.0 + i % 7 for i in range(2000))
+    losses = Losses(steps_per_point=1000, mean=curve, low=curve, high=curve)
+    many = page_of(
+        replace(verdict(), segments=Segments(count=1_000_000, replayed=1_000_000, rows=rows, losses=losses))
+    )
+    assert "details" not in Page(many).seen
+    assert "2000 of 1000000 segments are drawn" in many
+    assert "Each point stands for 1000 steps" in many
+    assert len(many) < 1_000_000
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "run"
+    record_run(path)
+    return path
+
+
+def verified(*arguments: str | Path) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(
+        gradseal, ["verify", *map(str, arguments), "--key", str(KEY.verification_key)]
+    )
+
+
+def test_verify_writes_a_page_that_says_how_to_repeat_it_and_says_where_it_is(
+    bundle: Path, tmp_path: Path
+) -> None:
+    ended = verified(bundle, "--report", tmp_path / "report.html", "--json")
+    assert ended.exit_code == 0, ended.output
+    told = json.loads(ended.stdout)
+    assert f"report: {tmp_path / 'report.html'}" in ended.stderr
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    repeat = f"gradseal verify {bundle} --policy full --key {KEY.verification_key} --draw {told['draw']}"
+    assert repeat in page.text
+    assert told["bundle"]["root"] in page.text and told["record"]["program"] in page.text
+    assert len(page.all("aria-labelledby")) == 3
+
+    rows = told["segments"]["rows"]
+    assert [r["number"] for r in rows] == [0, 1, 2]
+    assert all(r["equal"] and r["seconds"] > 0 and r["update"] > 0 for r in rows)
+    assert len(told["segments"]["losses"]["mean"]) == 6
+    assert told["segments"]["distance"] <= told["segments"]["path_length"]
+    assert told["segments"]["path_length"] == pytest.approx(sum(r["update"] for r in rows))
+
+
+def test_verify_measures_every_update_though_it_replays_few(bundle: Path, tmp_path: Path) -> None:
+    ended = verified(bundle, "--policy", "quick", "--json")
+    rows = json.loads(ended.stdout)["segments"]["rows"]
+    assert [r["replayed"] for r in rows] == [True, False, True]
+    assert all(r["update"] > 0 for r in rows)
+    assert [r["seconds"] is None for r in rows] == [False, True, False]
+
+
+def test_a_rejected_run_has_a_page_too_in_the_place_of_an_older_one(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("an older report")
+    other = str(OTHER_KEY.verification_key)
+    ended = click.testing.CliRunner().invoke(
+        gradseal, ["verify", str(bundle), "--key", other, "--report", str(tmp_path / "report.html")]
+    )
+    assert ended.exit_code == 1
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "rejected" in page.text and "What is wrong" in page.text and "an older report" not in page.text
+
+
+def test_a_report_that_cannot_be_written_ends_before_the_verification(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["gradseal.verify.verifier"], "verify", pytest.fail)
+    ended = verified(bundle, "--report", tmp_path / "none" / "report.html")
+    assert isinstance(ended.exception, StoreError)
+    assert "cannot be written" in ended.exception.message
+    assert verified(bundle, "--report", tmp_path).exit_code == 2
+
+
+def test_no_empty_report_stays_of_what_is_no_bundle(tmp_path: Path) -> None:
+    ended = verified(tmp_path / "nothing", "--report", tmp_path / "report.html")
+    assert isinstance(ended.exception, MissingFile)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_numbers_that_json_has_not_become_null() -> None:

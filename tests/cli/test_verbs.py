@@ -65,7 +65,17 @@ def test_an_accepted_bundle_gives_one_json_object_and_status_0(owned: Owned) -> 
     ended = run("verify", "run", "--key", "owner.pub", "--json", cwd=owned.home)
     assert (ended.returncode, ended.stderr) == (0, "")
     verdict = json.loads(ended.stdout)
-    assert set(verdict) == {"outcome", "claims", "findings", "policy", "cost", "bundle", "draw"}
+    assert set(verdict) == {
+        "outcome",
+        "claims",
+        "findings",
+        "policy",
+        "cost",
+        "bundle",
+        "draw",
+        "record",
+        "segments",
+    }
     assert verdict["outcome"] == "accepted"
     assert list(verdict["claims"]) == CLAIMS
     assert [verdict["claims"][c]["status"] for c in CLAIMS] == [
@@ -241,17 +251,20 @@ def test_a_reader_that_goes_away_is_no_verdict(owned: Owned, arguments: list[str
 
 
 def test_an_interrupted_recording_ends_plainly_and_never_looks_whole(owned: Owned, tmp_path: Path) -> None:
+    key = str(owned.home / "owner.key")
+    command = ["record", "digits", "--out", "cut", "--key", key, "--steps", "100", "--every", "2"]
     with open(tmp_path / "stderr", "w+b") as stderr:
         process = subprocess.Popen(
-            [*COMMAND, "record", "digits", "--out", "cut", "--key", str(owned.home / "owner.key")],
+            [*COMMAND, *command],
             cwd=tmp_path,
             env=environment(),
             stderr=stderr,
             stdout=subprocess.DEVNULL,
         )
         until = time.monotonic() + 100
-        while not (tmp_path / "cut" / "checkpoint").exists() and time.monotonic() < until:
-            time.sleep(0.05)
+        # Two entries once state zero is sealed, four once two segments are.
+        while _size(tmp_path / "cut") < 4 and time.monotonic() < until:
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         status = process.wait(timeout=100)
         stderr.seek(0)
@@ -265,6 +278,20 @@ def test_an_interrupted_recording_ends_plainly_and_never_looks_whole(owned: Owne
     verified = run("verify", "cut", "--key", owned.home / "owner.pub", "--policy", "quick", cwd=tmp_path)
     assert verified.returncode == 3
     assert "the run is not closed" in verified.stdout
+    assert run(*command, cwd=tmp_path).returncode == 2  # without --resume
+    resumed = run(*command, "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after step " in resumed.stderr
+    assert "100 steps in 50 segments" in resumed.stdout
+    assert run("verify", "cut", "--key", owned.home / "owner.pub", cwd=tmp_path).returncode == 0
+
+
+def _size(bundle: Path) -> int:
+    """How many entries a log has that is being written."""
+    try:
+        return int((bundle / "checkpoint").read_text().splitlines()[1])
+    except FileNotFoundError:
+        return 0
 
 
 def test_the_demo_is_as_promised(tmp_path: Path) -> None:

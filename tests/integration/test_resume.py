@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from bundles import KEY, OTHER_KEY, check, cross_entropy, digits, mlp, sgd, statuses
 from gradseal.errors import CorruptBlob, RecordError
@@ -140,7 +139,6 @@ def test_given_weights_need_not_be_the_same_again(tmp_path: Path) -> None:
     def run(path: Path, *, stop_after: int | None = None, resume: bool = False) -> None:
         torch.manual_seed(len(str(path)) + resume)
         model = mlp()
-        model = nn.Sequential(*(m for m in model))
         with record(
             path,
             model,

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from bundles import KEY, check, cross_entropy, digits
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from bundles import KEY, check, cross_entropy, digits
 from gradseal.errors import CaptureError, RecordError
 from gradseal.program.initialise import initialise
 from gradseal.record.recorder import Run, record

@@ -625,13 +625,13 @@ def test_a_state_that_is_sealed_often_is_read_once(
     forgery.losses = [forgery.losses[0]] * 3
     forgery.write()
     read: list[str] = []
-    plain = FsspecFiles._pieces
+    plain = FsspecFiles.pieces
 
     def pieces(self: FsspecFiles, path: str, limit: int) -> Iterator[bytes]:
         read.append(path)
         return plain(self, path, limit)
 
-    monkeypatch.setattr(FsspecFiles, "_pieces", pieces)
+    monkeypatch.setattr(FsspecFiles, "pieces", pieces)
     check(tmp_path / "copy", executor=Elsewhere({}, error=0))
     tensors = {blob_path(d) for d in forgery.states[3].values()}
     assert all(read.count(path) == 1 for path in tensors | {blob_path(forgery.losses[0])})

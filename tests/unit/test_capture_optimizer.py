@@ -102,7 +102,8 @@ def test_a_saved_state_is_loaded(family: str, steps: int) -> None:
         for p in other.parameters():
             p.zero_()
     again = FAMILIES[family](other.parameters())
-    resumed = LiveState(other, again, capture_optimizer(again, other))
+    named = capture_optimizer(again, other)
+    resumed = LiveState(other, again, named)
     resumed.load(saved, steps)
     loaded = resumed.tensors()
     assert {name: to_bytes(t) for name, t in loaded.items()} == {n: to_bytes(t) for n, t in saved.items()}
@@ -112,9 +113,7 @@ def test_a_saved_state_is_loaded(family: str, steps: int) -> None:
         gradients = give(other, step)
         if step == steps + 1:
             with torch.no_grad():
-                capture_named = resumed.tensors()
-                resumed_named = capture_optimizer(FAMILIES[family](other.parameters()), other)
-                resumed_named.update(capture_named, gradients, step)
+                named.update(resumed.tensors(), gradients, step)
             resumed.install_kept(gradients, step + 1)
         else:
             resumed.settle(step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from gradseal.program.memory import to_bytes
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.files import blob_path
 from gradseal.verify.account import chosen
+from gradseal.verify.executors import WorkerDied, _answer
 from gradseal.verify.lengths import Lengths, hashed_pieces
 from gradseal.verify.losses import LossCurve
 from gradseal.verify.outcomes import SegmentResult
@@ -79,7 +81,7 @@ def followed(states: list[State], files: MemoryFiles | None = None, **limits: in
 def expected(states: list[State]) -> list[float]:
     return [
         math.sqrt(sum(float((b.double() - a.double()).square().sum()) for a, b in zip(old, new, strict=True)))
-        for old, new in zip(states, states[1:], strict=False)
+        for old, new in itertools.pairwise(states)
     ]
 
 
@@ -189,3 +191,12 @@ def test_a_million_segments_are_thinned_but_for_what_is_wrong_and_the_ends() -> 
     assert told == sorted(set(told))
     assert {0, 123_457, 777_777, 999_999} <= set(told)
     assert chosen(5, results) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seconds", ["-1.0", "NaN", "Infinity", '"1"', "true", "null", "1"])
+def test_an_answer_whose_cost_is_no_duration_is_not_taken(seconds: str) -> None:
+    line = '{"kind":"segment","segment":0,"equal":true,"differing":[],"error":0.0,"update":0.0,"seconds":%s}'
+    with pytest.raises(WorkerDied):
+        _answer((line % seconds).encode())
+    answer = _answer((line % "0.5").encode())
+    assert isinstance(answer, SegmentResult) and answer.seconds == 0.5

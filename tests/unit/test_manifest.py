@@ -52,6 +52,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             steps=draw(st.integers(1, min(MAX_STEPS, every * MAX_SEGMENTS))),
             every=every,
             batch_size=draw(st.integers(1, samples)),
+            accumulate=draw(st.integers(1, 65_536)),
             drop_last=draw(st.booleans()),
             order=draw(st.sampled_from(ORDERS)),
             collation=draw(st.sampled_from(COLLATIONS)),
@@ -79,6 +80,7 @@ def example() -> Manifest:
             steps=7,
             every=3,
             batch_size=4,
+            accumulate=1,
             drop_last=False,
             order="shuffled-v1",
             collation="stack-v1",
@@ -127,7 +129,8 @@ _ABSENT = object()
 FIELDS = [
     "kind", "format", "owner", "program", "initialisation", "data", "plan", "arithmetic", "release",
     "data.root", "data.samples", "data.schema", "data.leaves", "data.shards", "data.shard_samples",
-    "plan.steps", "plan.every", "plan.batch_size", "plan.drop_last", "plan.order", "plan.collation",
+    "plan.steps", "plan.every", "plan.batch_size", "plan.accumulate", "plan.drop_last", "plan.order",
+    "plan.collation",
     "plan.seed", "plan.seed.source", "plan.seed.value",
 ]  # fmt: skip
 
@@ -183,6 +186,8 @@ def test_an_unknown_field_is_named(field: str) -> None:
         ("plan.steps", 2**53 - 1),
         ("plan.every", MAX_SEGMENT_STEPS + 1),
         ("plan.batch_size", 11),
+        ("plan.accumulate", 0),
+        ("plan.accumulate", 65_537),
         ("plan.drop_last", 1),
         ("program", "0" * 63),
         ("program", "A" * 64),

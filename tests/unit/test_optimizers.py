@@ -36,6 +36,8 @@ from gradseal.program.optimizers import (
     kept_name,
     optimizer_from_fields,
 )
+from gradseal.program.program import Program
+from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import decode, encode, float_to_bits
 from gradseal.proof.fields import Fields
 
@@ -413,3 +415,36 @@ def test_what_cannot_be_computed_is_a_replay_error() -> None:
     state[kept_name("a", "mu_product")].fill_(1 / one._momentum(1.0))
     with pytest.raises(ReplayError, match="division"):
         NAdam(groups=(one,)).update(state, {"a": torch.ones(2)}, 0)
+
+
+def program_of(own: Optimizer, layout: list[TensorSpec]) -> bytes:
+    graphs = {1: bytes(32)}
+    return Program(layout=tuple(layout), constants=(), graphs=graphs, optimizer=own).encode()
+
+
+def layout_of(own: Optimizer) -> list[TensorSpec]:
+    parameters = [TensorSpec(name=f"parameters/{p}", dtype="bfloat16", shape=(2, 3)) for p in "ab"]
+    return parameters + [
+        TensorSpec(
+            name=kept.name,
+            dtype=kept.dtype or "bfloat16",
+            shape=(2, 3) if kept.shape_like_parameter else (),
+        )
+        for kept in own.tensors()
+    ]
+
+
+@pytest.mark.parametrize("own", ALL, ids=lambda own: own.name)
+def test_a_program_has_exactly_the_tensors_that_are_kept(own: Optimizer) -> None:
+    layout = layout_of(own)
+    assert Program.decode(program_of(own, layout), where="p").optimizer == own
+    last, stray = layout[-1], TensorSpec(name="optimizer/a/more", dtype="bfloat16", shape=(2, 3))
+    for wrong, message in (
+        (layout[:-1], "has no"),
+        ([*layout[:-1], dataclasses.replace(last, shape=(3, 2))], "type and shape"),
+        ([*layout[:-1], dataclasses.replace(last, dtype="float64")], "type and shape"),
+        ([*layout, stray], "does not keep"),
+        ([*layout[:2], last, *layout[2:-1]], "another order"),
+    ):
+        with pytest.raises(MalformedBundle, match=message):
+            Program.decode(program_of(own, wrong), where="p")

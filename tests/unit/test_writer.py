@@ -243,3 +243,80 @@ def test_an_entry_too_long_is_refused_before_the_log_has_it() -> None:
     assert not files.journal
     with pytest.raises(MissingFile):
         files.read("checkpoint", 1)
+
+
+def go_on(files: MemoryFiles) -> BundleWriter:
+    """A writer of another process, which knows nothing but the files."""
+    bundle = open_bundle(files)
+    writer = BundleWriter(BlobWriter(files, resumed=True), KEY, example())
+    writer.catch_up(bundle.checkpoint, bundle.all_entries())
+    return writer
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 3, 255, 256, 257, 511, 512, 513])
+def test_a_log_that_is_gone_on_with_is_the_one_written_at_once(stopped: int) -> None:
+    whole, files = MemoryFiles(), MemoryFiles()
+    for own in (whole, files):
+        writer = begin(own)
+        writer.publish()
+        for index in range(1, 520):
+            if own is files and writer.size == stopped:
+                writer = go_on(files)
+            writer.append(entry(index))
+            writer.publish()
+    assert files.content == whole.content
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("size", [3, 255, 256, 257])
+def test_whatever_a_stop_left_is_gone_once_the_log_goes_on(size: int, after: bool) -> None:
+    """Stopped at every write and deletion of one publication, before or after it took place."""
+    whole = MemoryFiles()
+    writer = begin(whole)
+    for index in range(1, size + 1):
+        writer.publish()
+        writer.append(entry(index))
+    writer.publish()
+    for moment in range(20):
+        files = MemoryFiles()
+        writer = begin(files)
+        for index in range(1, size):
+            writer.publish()
+            writer.append(entry(index))
+        writer.publish()
+        writer.append(entry(size))
+        crashed = MemoryFiles(fail_at=moment, after=after)
+        crashed.content = files.content
+        writer._files = crashed
+        try:
+            writer.publish()
+        except StoreError:
+            again = go_on(files)
+            if again.size == size:
+                again.append(entry(size))
+            again.publish()
+        assert files.content == whole.content
+
+
+def test_going_on_needs_the_entries_of_the_checkpoint() -> None:
+    files = MemoryFiles()
+    writer = begin(files)
+    writer.append(entry(1))
+    checkpoint = writer.publish()
+    raw = open_bundle(files).all_entries()
+    for entries in (raw[:1], [raw[0], entry(2).encode()], [*raw, entry(2).encode()]):
+        with pytest.raises(RecordError, match="the entries are not those"):
+            begin(MemoryFiles()).catch_up(checkpoint, entries)
+
+
+def test_a_blob_from_before_is_neither_written_again_nor_discarded() -> None:
+    files = MemoryFiles()
+    digest = BlobWriter(files).put(b"old")
+    blobs = BlobWriter(files, resumed=True)
+    files.content[blob_path(digest)] = b"old, kept as it is"
+    assert blobs.put(b"old") == digest
+    new = blobs.put(b"new")
+    blobs.discard()
+    assert files.content == {blob_path(digest): b"old, kept as it is"}
+    assert blobs.put(b"new") == new
+    assert files.content[blob_path(new)] == b"new"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 import click
 
 from gradseal.cli.paths import make_new_directory
-from gradseal.recipes.recipe import RECIPES, known_recipe
+from gradseal.recipes.recipe import DIRECTORY_VARIABLES, RECIPES, known_recipe
 from gradseal.record.keys import load_signer
 
-_LISTED = "\n".join(f"  {name}  {what}" for name, what in RECIPES.items())
+_WIDTH = max(map(len, RECIPES))
+_LISTED = "\n".join(f"  {name:{_WIDTH}}  {what}" for name, what in RECIPES.items())
 
 
 @click.command(
@@ -83,7 +85,7 @@ def command(
     torch.set_num_threads(threads)
     try:
         said = train(
-            load_recipe(recipe),
+            load_recipe(recipe, os.environ.get(DIRECTORY_VARIABLES.get(recipe, ""))),
             out,
             signer,
             steps=steps,

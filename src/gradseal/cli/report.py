@@ -9,11 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from gradseal.errors import StoreError
 from gradseal.proof.note import VerificationKey
-from gradseal.report.words import printable
 from gradseal.verify.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -54,7 +51,7 @@ def write_page(
     title: str = "Gradseal: a training run's record, verified",
     stories: Sequence[Story] = (),
 ) -> None:
-    """Writes the page, and says where on standard error.
+    """Writes the page.
 
     Raises:
         StoreError: It cannot be written.
@@ -62,10 +59,7 @@ def write_page(
     # Templates and plots take a moment to load, and few verifications want a page.
     from gradseal.report.page import render_page, save_page
 
-    save_page(
-        path, render_page(verdict, title=title, repeat=repeat, made=datetime.now(UTC), stories=stories)
-    )
-    click.echo(f"report: {printable(str(path))}", err=True)
+    save_page(path, render_page(verdict, title=title, repeat=repeat, made=datetime.now(UTC), stories=stories))
 
 
 def repeated_options(

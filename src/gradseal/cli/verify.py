@@ -16,7 +16,7 @@ from gradseal.cli.watching import Watcher
 from gradseal.errors import KeyFileError
 from gradseal.proof.note import VerificationKey
 from gradseal.report.terminal import Terminal, print_verdict
-from gradseal.report.words import finite
+from gradseal.report.words import finite, printable
 from gradseal.verify.policy import POLICIES, Policy
 from gradseal.verify.verdict import ClaimName, Outcome, Verdict
 
@@ -100,6 +100,7 @@ def command(
         if report is not None:
             options = repeated_options(policy, pinned, require, free_bytes, weights)
             write_page(report, verdict, repeat_command(bundle, verdict, options))
+            click.echo(f"report: {printable(str(report))}", err=True)
     finally:  # a long verification's verdict is told even if the disk is full
         _tell(verdict, pinned=bool(pinned), as_json=as_json)
     sys.exit(_STATUS[verdict.outcome])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from gradseal.errors import CaptureError
+from gradseal.errors import CaptureError, ReplayError
 from gradseal.program.capture_optimizer import get_hyperparameter
 from gradseal.program.optimizers import Optimizer
 from gradseal.program.schedule import MAX_TABLE_BYTES, Column, Schedule
@@ -63,7 +63,10 @@ def capture_schedule(
     for column, (number, field) in enumerate(names):
         if not np.isfinite(values[:, column]).all():
             raise CaptureError(f"sets {field} of group {number} to what is not finite", where="schedule")
-    return _table(names, values)
+    schedule = _table(names, values)
+    if schedule is not None:
+        _check_values(schedule, named)
+    return schedule
 
 
 def _check(scheduler: LRScheduler, optimizer: torch.optim.Optimizer) -> None:
@@ -81,6 +84,18 @@ def _check(scheduler: LRScheduler, optimizer: torch.optim.Optimizer) -> None:
         )
     if scheduler.optimizer is not optimizer:
         raise CaptureError("was built on another optimizer than the one given to record", where="schedule")
+
+
+def _check_values(schedule: Schedule, named: Optimizer) -> None:
+    """Refuses values that the optimizer's own code would refuse in the midst of the training."""
+    seen: set[bytes] = set()
+    for step, row in enumerate(schedule.table):
+        if (bits := row.tobytes()) not in seen:
+            seen.add(bits)
+            try:
+                named.at(schedule.at(step))
+            except ReplayError as e:
+                raise CaptureError(f"at step {step}: {e.message}", where="schedule") from e
 
 
 def _values(

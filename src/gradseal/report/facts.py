@@ -68,7 +68,7 @@ def _identity(verdict: Verdict) -> Facts:
     return {
         "run": str(bundle["origin"]),
         "owner's key": str(bundle.get("owner", "not verified")),
-        "checkpoint size": f"{bundle['size']} entries",
+        "checkpoint size, in entries": f"{bundle['size']:,}",
         "checkpoint root": str(bundle["root"]),
     }
 
@@ -76,7 +76,7 @@ def _identity(verdict: Verdict) -> Facts:
 def _plan(record: Mapping[str, Any], verdict: Verdict) -> Facts:
     plan, segments = record["plan"], verdict.segments
     said = {
-        "steps": f"{plan['steps']:,}, in segments of {plan['every']:,}; {segments.count:,} segments are sealed",
+        "steps": f"{plan['steps']:,}, in segments of {plan['every']:,}; {segments.count:,} are sealed",
         "run": "closed" if record["closed"] else "not closed: it was stopped, or still goes on",
         "batches": f"of {plan['batch_size']:,} samples, order {plan['order']}, {plan['collation']}"
         + (f", {plan['accumulate']:,} to a step" if plan.get("accumulate", 1) != 1 else ""),

@@ -1,7 +1,7 @@
 """What a verdict means, for readers who know neither the format nor the field.
 
-Sentences that claim no more than the verdict does: what each claim asks, what the outcome amounts to, and what
-no verdict says.
+Sentences that claim no more than the verdict does: what each claim asks, what the outcome amounts to, and
+what no verdict says.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from gradseal.verify.policy import Replay
 from gradseal.verify.verdict import Check, ClaimName, Outcome, Result, Status, Verdict
 
 CLAIM_MEANING: Mapping[ClaimName, str] = {
-    ClaimName.INTEGRITY: "Is the record complete, unaltered, and signed with the key that the verifier holds?",
+    ClaimName.INTEGRITY: "Is the record whole, unaltered, and signed with the key that the verifier holds?",
     ClaimName.PRECEDENCE: "When was the record made? This version cannot show it.",
-    ClaimName.INITIALISATION: "Do the first weights follow by rule from the stated seed, rather than having been "
-    "brought in?",
+    ClaimName.INITIALISATION: "Do the first weights follow by rule from the stated seed, rather than having "
+    "been brought in?",
     ClaimName.DATA: "Did the training use the samples that were committed to, in the stated order?",
-    ClaimName.COMPUTATION: "Are the sealed states, and the released weights, what the recorded program computes?",
+    ClaimName.COMPUTATION: "Are the sealed states and the released weights what the recorded program "
+    "computes?",
 }
 
 STATUS_MEANING: Mapping[Status, str] = {
@@ -37,7 +38,7 @@ _NEVER_SAID = (
 
 _REPLAYED = {
     Replay.ENDS: "to recompute the first and the last segment of the training",
-    Replay.SAMPLE: "to recompute the first and the last segment of the training and a random sample of the others",
+    Replay.SAMPLE: "to recompute the first and the last segment of the training, and some others at random",
     Replay.ALL: "to recompute every segment of the training",
 }
 
@@ -53,8 +54,8 @@ def asked(verdict: Verdict) -> str:
     policy = verdict.policy
     demanded = [f"{name} {status}" for name, status in policy.require.items()]
     return (
-        f"To check the record of a training run against the policy {printable(policy.name)!r}: to read and hash "
-        f"all of it, {_REPLAYED[policy.replay]}, and to accept it only if nothing contradicts it and "
+        f"To check the record of a training run against the policy {printable(policy.name)!r}: to read and "
+        f"hash all of it, {_REPLAYED[policy.replay]}, and to accept it only if nothing contradicts it and "
         + (f"these claims hold: {', '.join(demanded)}. " if demanded else "whatever its claims. ")
         + key_said(verdict)
     )
@@ -77,15 +78,15 @@ def amounts_to(verdict: Verdict) -> str:
     match verdict.outcome:
         case Outcome.REJECTED:
             return (
-                "At least one part of this record contradicts another part, the verifier's key, or what the "
-                "computation gives. It may be forged, or a damaged copy; a verification cannot tell which. What is "
-                "wrong, and where, is listed below. Do not rely on the record as it is."
+                "At least one part of this record contradicts another part, the verifier's key, or what the"
+                " computation gives. It may be forged, or a damaged copy; a verification cannot tell which."
+                " What is wrong, and where, is listed below. Do not rely on the record as it is."
             )
         case Outcome.INCONCLUSIVE:
             return (
-                "Nothing was found that contradicts this record. But something that the policy demands was not "
-                "shown, or could not be checked here, so that the record is neither accepted nor rejected. The "
-                "claims and the lists below say what is lacking."
+                "Nothing was found that contradicts this record. But something that the policy demands was "
+                "not shown, or could not be checked here, so that the record is neither accepted nor "
+                "rejected. The claims and the lists below say what is lacking."
             )
         case _:
             return _accepted(verdict)
@@ -96,18 +97,20 @@ def _accepted(verdict: Verdict) -> str:
     computation = verdict.claims[ClaimName.COMPUTATION].status
     if computation is Status.SHOWN:
         return (
-            f"The verifier computed the training again, all {count} segments of it, from the first weights to the "
-            "last, and each sealed state came out the same to the last bit. So the released weights are what the "
-            "recorded program makes of the recorded first weights and data. No code of the owner's was run."
+            f"The verifier computed the training again, all {count} segments of it, from the first weights "
+            "to the last, and each sealed state came out the same to the last bit. So the released weights "
+            "are what the recorded program makes of the first weights and the data that the record names; "
+            "the claims say how far those are accounted for. None of the owner's code was run."
         )
     if computation is Status.SUPPORTED:
         return (
-            f"The verifier computed {done} of {count} segments of the training again, most of them chosen at random "
-            "after the record was fixed, and each sealed state came out the same to the last bit. That bounds the "
-            "share of segments that can be false. It does not exclude a single false one, and one is enough to put "
-            "other weights in the place of those trained."
+            f"The verifier computed {done} of {count} segments of the training again, chosen at random but "
+            "for the first and the last, and each sealed state came out the same to the last bit. That "
+            "bounds the share of segments that can be false. It does not exclude a single false one, and "
+            "one is enough to put other weights in the place of those trained."
         )
     return (
-        f"Nothing contradicts this record, and the claims that the policy demands hold. {done} of {count} segments "
-        "were computed again; that the weights are the outcome of the training was not demanded, and is not shown."
+        f"Nothing contradicts this record, and the claims that the policy demands hold. {done} of {count} "
+        "segments were computed again; that the weights are the outcome of the training was not demanded, "
+        "and is not shown."
     )

@@ -90,9 +90,10 @@ def render_page(
         found=_found(verdict),
         evidence=facts.evidence(verdict),
         stories=stories,
-        plots=[(plot, Markup(plot.svg)) for plot in plots],  # noqa: S704 - made of numbers and our own words
+        plots=[(plot, Markup(plot.svg)) for plot in plots],  # of numbers and our own words
         segments=verdict.segments,
         rows=verdict.segments.rows if verdict.segments.count <= _MOST_ROWS else (),
+        any_equal=any(row.equal for row in verdict.segments.rows),
         any_wrong=any(row.equal is False for row in verdict.segments.rows),
         policy=facts.policy(verdict.policy),
         cost=words.cost(verdict),

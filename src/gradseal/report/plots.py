@@ -1,8 +1,8 @@
 """A run's segments as plots: loss by step, update length by segment, replay cost by segment.
 
-Each is an SVG element for a page of HTML: text stays text, colours are the page's own (light or dark), ids are
-unique in the page and the same for the same numbers, and nothing outside is referred to. Matplotlib, which
-takes a moment to load, is loaded when a plot is drawn; nothing of its global state is changed.
+Each is an SVG element for a page of HTML: text stays text, colours are the page's own (light or dark), ids
+are unique in the page and the same for the same numbers, and nothing outside is referred to. Matplotlib,
+which takes a moment to load, is loaded when a plot is drawn; nothing of its global state is changed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _COLOURS = {
 }
 _LARGEST, _SMALLEST = 1e30, 1e-30
 _DOTS = 150
+_STRIP = 0.035
+_NAMED = 12
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gradseal",
@@ -108,7 +110,8 @@ def plots_of(segments: Segments) -> list[Plot]:
         joined=False,
         note=_told(segments),
     )
-    return [drawing.plot() for drawing in (loss, updates, cost) if any(map(_drawable, drawing.ys))]
+    said = _other_bits(rows)
+    return [drawing.plot(said) for drawing in (loss, updates, cost) if any(map(_drawable, drawing.ys))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +130,8 @@ class _Drawing:
     joined: bool = True
     note: str = ""
 
-    def plot(self) -> Plot:
-        """Draws it."""
+    def plot(self, said: str) -> Plot:
+        """Draws it; `said` ends its description."""
         from matplotlib import style
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -139,30 +142,45 @@ class _Drawing:
             self._draw(figure.subplots())
             out = io.StringIO()
             figure.savefig(out, format="svg", metadata=_NO_METADATA)
-        described = self._described()
+        described = " ".join(filter(None, (self._described(), said)))
         return Plot(
-            title=self.title, description=described, svg=_inline(out.getvalue(), self.name, self.title, described)
+            title=self.title,
+            description=described,
+            svg=_inline(out.getvalue(), self.name, self.title, described),
         )
 
     def _draw(self, axes: Axes) -> None:
-        ys = list(map(_drawn, self.ys))
+        ys, low, high = (list(map(_drawn, values)) for values in (self.ys, self.low, self.high))
         dotted = "." if not self.joined or len(ys) <= _DOTS else ""
-        if self.low:
-            axes.fill_between(
-                self.xs, list(map(_drawn, self.low)), list(map(_drawn, self.high)), color=_BAND, alpha=0.25, lw=0
-            )
+        if low:
+            axes.fill_between(self.xs, low, high, color=_BAND, alpha=0.25, lw=0)
         axes.plot(self.xs, ys, color=_LINE, lw=1.4 if self.joined else 0, marker=dotted, markersize=4)
-        wrong = [(x, 0.0 if math.isnan(y) else y) for x, y, w in zip(self.xs, ys, self.wrong, strict=False) if w]
-        if wrong:
-            axes.plot(*zip(*wrong, strict=True), color=_OTHER, lw=0, marker="x", markersize=9, mew=2)
-        bottom, top = _limits([*ys, *map(_drawn, self.low), *map(_drawn, self.high)])
+        bottom, top = _limits([*ys, *low, *high])
         axes.set_ylim(bottom - 0.1 * (top - bottom), top + 0.05 * (top - bottom))
-        strip = axes.get_xaxis_transform()
+        axes.set_xlabel(self.across)
+        axes.locator_params(axis="x", integer=True)
+        self._mark_replays(axes)
+        self._mark_wrong(axes)
+
+    def _mark_replays(self, axes: Axes) -> None:
+        """A strip at the foot, below all values."""
         for equal, colour in ((True, _EQUAL), (False, _OTHER)):
             bars = [(first, width) for first, width, same in self.spans if same is equal]
-            axes.broken_barh(bars, (0, 0.035), color=colour, lw=0.6, transform=strip)
-        axes.set_xlabel(self.across)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+            strip = axes.get_xaxis_transform()
+            axes.broken_barh(bars, (0, _STRIP), color=colour, lw=0.6, transform=strip)
+
+    def _mark_wrong(self, axes: Axes) -> None:
+        """A cross at each segment with other bits: at its value, or above the strip if it has none."""
+        if self.wrong:
+            pairs = zip(self.xs, map(_drawn, self.ys), self.wrong, strict=True)
+            marks = [(x, 0.0 if math.isnan(y) else y) for x, y, wrong in pairs if wrong]
+            placed = axes.transData
+        else:
+            marks = [(first + width / 2, 2.5 * _STRIP) for first, width, equal in self.spans if not equal]
+            placed = axes.get_xaxis_transform()
+        if marks:
+            xs, ys = zip(*marks, strict=True)
+            axes.plot(xs, ys, "x", color=_OTHER, markersize=9, mew=2, transform=placed)
 
     def _described(self) -> str:
         known = [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if y is not None]
@@ -189,7 +207,8 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
     box = re.search(r'viewBox="([0-9. ]+)"', svg)
     opened = (
         f'<svg viewBox="{box[1] if box else f"0 0 {_WIDTH} {_HEIGHT}"}" role="img" '
-        f'aria-labelledby="{name}-title {name}-description">\n<title id="{name}-title">{escape(title)}</title>\n'
+        f'aria-labelledby="{name}-title {name}-description">\n'
+        f'<title id="{name}-title">{escape(title)}</title>\n'
         f'<desc id="{name}-description">{escape(description)}</desc>'
     )
     return opened + svg[svg.index(">") + 1 :].strip()
@@ -245,6 +264,13 @@ def _drawn(y: float | None) -> float:
 
 def _thinned(width: int, what: str, shown: str) -> str:
     return f"Each point stands for {width} {what} and is {shown}." if width > 1 else ""
+
+
+def _other_bits(rows: Sequence[SegmentRow]) -> str:
+    numbers = [str(row.number) for row in rows if row.equal is False]
+    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
+    what = "segment" if len(numbers) == 1 else "segments"
+    return f"Other bits than sealed: {what} {', '.join(numbers[:_NAMED])}{more}." if numbers else ""
 
 
 def _told(segments: Segments) -> str:

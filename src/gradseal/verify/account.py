@@ -50,7 +50,7 @@ def record_of(examination: Examination) -> dict[str, Any]:
 
 def segments_of(examination: Examination) -> Segments:
     """What an examination knows of the segments, however far it came."""
-    log, lengths, curve = examination.log, examination.lengths, examination.curve
+    log, lengths = examination.log, examination.lengths
     if log is None:
         return Segments()
     results = {result.segment: result for result in examination.results}

@@ -253,9 +253,7 @@ class StateChecker:
     def _opening(self, seal: bytes) -> tuple[bytes, ...]:
         return check_opening(self._files, self._manifest, seal, len(self._layout))
 
-    def _check_tensor(
-        self, spec: TensorSpec, digest: bytes, watch: Callable[[bytes], None] | None
-    ) -> None:
+    def _check_tensor(self, spec: TensorSpec, digest: bytes, watch: Callable[[bytes], None] | None) -> None:
         held = 0
         with naming(spec.name):
             for piece in hashed_pieces(self._files, digest, spec.size_bytes):
@@ -286,15 +284,18 @@ def check_losses(files: Files, log: Log, curve: LossCurve) -> None:
         CorruptBlob, MissingFile, MalformedBundle: One is not what it was, not there, or not of so many steps.
     """
     seen: set[tuple[bytes, int]] = set()
+    held: tuple[bytes, tuple[float, ...]] = (b"", ())
     for segment in log.segments:
         if (segment.losses, segment.steps) in seen and not curve.affords(segment.steps):
             curve.skip()
             continue
-        seen.add((segment.losses, segment.steps))
-        where = f"losses of segment {segment.index}"
-        with naming(where):
-            data = read_blob(files, segment.losses, MAX_LOSSES_BYTES)
-        curve.add(segment.first_step, decode_losses(data, segment.steps, where=where))
+        if (segment.losses, segment.steps) != (held[0], len(held[1])):
+            where = f"losses of segment {segment.index}"
+            with naming(where):
+                data = read_blob(files, segment.losses, MAX_LOSSES_BYTES)
+            held = (segment.losses, decode_losses(data, segment.steps, where=where))
+            seen.add((segment.losses, segment.steps))
+        curve.add(segment.first_step, held[1])
 
 
 def check_weights(files: Files, close: Close, contents: Contents, last: tuple[bytes, ...]) -> None:

@@ -1,9 +1,9 @@
 """How far each segment moved the parameters: the Euclidean length of its update, out of the sealed states.
 
 ‖W_end − W_start‖ over the parameters of floating-point types, in float64, for every segment, replayed or not.
-A tensor is compared with the one before it while it is hashed, so that it is read once; the state before stays
-in memory if it is small, and is otherwise read beside it, and hashed again. Memory is bounded by that and a
-chunk. The lengths are for a report: they decide nothing, and where they are not known they are NaN.
+A tensor is compared with the one before it while it is hashed, so that it is read once; the state before
+stays in memory if it is small, and is otherwise read beside it, and hashed again. Memory is bounded by that
+and a chunk. The lengths are for a report: they decide nothing, and where they are not known they are NaN.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gradseal.errors import CorruptBlob
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.files import Files, blob_path
 
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 64 << 20
 """Up to this size, the parameters of the state before are kept in memory."""
 
 REPEATED_BYTES = 1 << 30
@@ -169,10 +169,10 @@ class _Difference:
 
 
 def hashed_pieces(files: Files, digest: bytes, max_bytes: int) -> Iterator[bytes]:
-    """The blob with this SHA-256 in pieces, which are not to be believed before the last; raises as `read_blob`.
+    """The blob with this SHA-256 in pieces, none to be believed before the end.
 
     Raises:
-        MissingFile, CorruptBlob, MalformedBundle: After the last piece, or before the first.
+        MissingFile, CorruptBlob, MalformedBundle: As `read_blob`; the second after the last piece.
     """
     hashed = hashlib.sha256()
     for piece in files.pieces(blob_path(digest), max_bytes):

@@ -1,4 +1,4 @@
-"""What is known of a run's segments one by one, for a report: losses, lengths of updates, replays and their cost.
+"""What is known of a run's segments one by one, for a report: losses, lengths of updates, cost of replays.
 
 Bounded whatever the run: at most `MAX_ROWS` segments are told, the first, the last and those that did not
 replay among them, and at most `losses.MAX_POINTS` points of the losses. Gathered by `account`.
@@ -20,7 +20,7 @@ class SegmentRow:
         number: From 0.
         first_step: The number of its first step.
         steps: How many it has.
-        first_loss: The stated loss of its first step; None, here and below, for what is not known or no number.
+        first_loss: The stated loss of its first step; None, here and below, for what is unknown or no number.
         last_loss: That of its last step.
         mean_loss: The mean of all of its steps'.
         update: ‖W_end − W_start‖ over the parameters, out of the sealed states.

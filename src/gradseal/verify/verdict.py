@@ -176,7 +176,7 @@ class Verdict:
     bundle: Mapping[str, str | int]
     draw: str
     record: Mapping[str, Any] = field(default_factory=dict)
-    segments: Segments = Segments()
+    segments: Segments = field(default_factory=Segments)
 
     def to_json(self) -> dict[str, Any]:
         """One object for `verify --json`."""
