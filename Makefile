@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV ?= $(firstword $(wildcard $(BIN)/uv) uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench lock clean
+.PHONY: help demo test lint format docs coverage bench lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -38,6 +38,9 @@ format: .venv/.ready  ## Format the code and apply ruff's safe fixes
 # The variable silences a notice about the theme's future, none about our pages.
 docs: .venv/.ready  ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+coverage: .venv/.ready  ## Record and verify each model with each optimizer, into docs/guide/coverage.md
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/coverage_table.py
 
 bench: .venv/.ready  ## Run the benchmarks
 	@test -f benchmarks/run.py || { echo "make bench: there is no benchmarks/run.py yet" >&2; exit 1; }

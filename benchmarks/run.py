@@ -1,149 +1,130 @@
-"""What Gradseal costs, as ratios measured in one run: `make bench`.
+"""What Gradseal costs, measured in one run on this machine with one thread: `make bench`.
 
-Trains the digits recipe plainly, then under record, then verifies it, all with one thread on this machine,
-each several times in turn so that a slow moment hits all alike; the medians are compared. Prints a table and
-writes `build/bench.json` with the facts of the machine.
+Prints a table, for a terminal or as Markdown, and writes `build/bench.json` with every single time and the
+facts of the machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import platform
-import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from benchmarks import log, machine, memory, space, training
+from benchmarks.figure import Figure, markdown, text
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.utils.data import TensorDataset
 
-from gradseal import SigningKey, initialise, record, verify
-from gradseal.program.native import current_environment
-from gradseal.proof.merkle import Tree
+from gradseal.errors import Error
+from gradseal.recipes import images
 from gradseal.recipes.recipe import Recipe, load_recipe
+from gradseal.recipes.resnet import ResNet20
 
-STEPS = 600
 EVERY = 50
-ROUNDS = 3
-LEAVES = 1_000_000
+STATE_BYTES = 420_000_000
+ENTRIES = 1_000_000
 
 
 def main() -> None:
     """Measures, prints and writes the figures."""
+    chosen = _arguments()
     torch.set_num_threads(1)
-    recipe = load_recipe("digits")
-    figures = {**training(recipe), **tree()}
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        print(f"{name:<{width}}  {value:.3f}")
-    out = Path("build/bench.json")
-    out.parent.mkdir(exist_ok=True)
-    facts = {"python": platform.python_version(), **current_environment().to_json()}
-    out.write_text(
-        json.dumps({"machine": facts, "steps": STEPS, "every": EVERY, "figures": figures}, indent=2) + "\n"
+    begun = {**machine.facts(), "load_at_start": machine.load()}
+    recipe, data = _recipe(quick=chosen.quick)
+    figures, times = _measure(chosen, recipe)
+    results = {
+        "machine": {**begun, "load_at_end": machine.load()},
+        "training": {"data": data, "batch_size": recipe.batch_size, "steps": chosen.steps, "every": EVERY},
+        "rounds": chosen.rounds,
+        "figures": [asdict(figure) for figure in figures],
+        "seconds": times,
+    }
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    shown = markdown if chosen.markdown else text
+    print(f"{_sentence(results)}\n\n{shown(figures)}")
+
+
+def _measure(chosen: argparse.Namespace, recipe: Recipe) -> tuple[list[Figure], dict[str, Any]]:
+    """Everything, the memory first: it needs none of what the others leave behind."""
+    _say("memory: three processes")
+    held = memory.measure(STATE_BYTES // 10 if chosen.quick else STATE_BYTES)
+    with tempfile.TemporaryDirectory() as directory:
+        bundle = Path(directory) / "bundle"
+        measured = training.measure(
+            recipe, steps=chosen.steps, every=EVERY, rounds=chosen.rounds, keep=bundle, say=_say
+        )
+        stored = space.measure(bundle)
+    _say("log")
+    grown = log.measure(ENTRIES // 10 if chosen.quick else ENTRIES)
+    return [*measured.figures(), *stored, *held, *grown], measured.to_json()
+
+
+def _recipe(*, quick: bool) -> tuple[Recipe, str]:
+    """What is trained, and a word on its data."""
+    if quick:
+        return load_recipe("digits"), "scikit-learn's handwritten digits"
+    try:
+        return load_recipe("fashion"), "Fashion-MNIST"
+    except Error as e:
+        _say(f"{e}\nrandom images take its place")
+        return (
+            _on_random_images(),
+            "random images of the shape and type of Fashion-MNIST, which is not installed",
+        )
+
+
+def _on_random_images() -> Recipe:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (60_000, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    classes = torch.randint(10, (60_000,), dtype=torch.uint8, generator=generator)
+    return Recipe(
+        build=ResNet20,
+        optimizer=lambda model: torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4
+        ),
+        schedule=CosineAnnealingLR,
+        loss=images.loss,
+        data=TensorDataset(pictures, classes),
+        batch_size=128,
+        steps=469,
+        every=EVERY,
+        evaluate=lambda model: "",
     )
 
 
-def training(recipe: Recipe) -> dict[str, float]:
-    """Recording and verifying against the same training without Gradseal."""
-    times: dict[str, list[float]] = {"plain": [], "step": [], "wrap": [], "verify": []}
-    size_ratio = 0.0
-    for _ in range(ROUNDS):
-        times["plain"].append(_timed(plain, recipe))
-        with tempfile.TemporaryDirectory() as directory:
-            wrapped, stepped = Path(directory) / "wrapped", Path(directory) / "stepped"
-            times["wrap"].append(_timed(recorded, recipe, wrapped, "wrap"))
-            times["step"].append(_timed(recorded, recipe, stepped, "step"))
-            times["verify"].append(_timed(verify, stepped))
-            size_ratio = blobs_against_state(stepped)
-    middle = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        "plain training, s": middle["plain"],
-        "recording with run.step / plain": middle["step"] / middle["plain"],
-        "recording with run.wrap / plain": middle["wrap"] / middle["plain"],
-        "full verification, worker's start included / plain": middle["verify"] / middle["plain"],
-        "bundle / raw bytes of its states": size_ratio,
-    }
+def _sentence(results: dict[str, Any]) -> str:
+    """What was measured where, in words."""
+    own, told = results["machine"], results["training"]
+    return (
+        f"{told['steps']} steps of batch {told['batch_size']}, sealed every {told['every']}, on {told['data']}; "
+        f"medians of {results['rounds']} rounds. {own['processor']}, {own['cores']} cores, one thread, "
+        f"{own['cpu_capability']}, PyTorch {own['torch']}, Python {own['python']}; load average "
+        f"{own['load_at_start']:.1f} at the start, {own['load_at_end']:.1f} at the end; {own['date'][:10]}."
+    )
 
 
-def plain(recipe: Recipe) -> None:
-    """The recipe's training as anyone would write it."""
-    torch.manual_seed(0)
-    model = recipe.build()
-    optimizer = recipe.optimizer(model)
-    loader = torch.utils.data.DataLoader(recipe.data, batch_size=recipe.batch_size, shuffle=True)
-    done = 0
-    while done < STEPS:
-        for batch in loader:
-            optimizer.zero_grad()
-            recipe.loss(model, batch).backward()
-            optimizer.step()
-            done += 1
-            if done == STEPS:
-                return
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
-def recorded(recipe: Recipe, out: Path, way: str) -> None:
-    """The same under record, capture and commitment included."""
-    with initialise():
-        model = recipe.build()
-    optimizer = recipe.optimizer(model)
-
-    def own(batch: object) -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = recipe.loss(model, batch)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    key = SigningKey.generate("bench.example")
-    with record(
-        out,
-        model,
-        optimizer,
-        loss=recipe.loss,
-        data=recipe.data,
-        batch_size=recipe.batch_size,
-        steps=STEPS,
-        every=EVERY,
-        key=key,
-        progress=False,
-    ) as run:
-        step = run.step if way == "step" else run.wrap(own)
-        for batch in run:
-            step(batch)
-
-
-def blobs_against_state(bundle: Path) -> float:
-    """The bytes of everything in the bundle against those of its states' tensors."""
-    from gradseal.program.program import MAX_PROGRAM_BYTES, Program
-    from gradseal.proof.bundle import open_bundle
-    from gradseal.proof.files import read_blob
-    from gradseal.proof.manifest import Manifest
-    from gradseal.store.files import FsspecFiles
-
-    files = FsspecFiles(str(bundle))
-    manifest = Manifest.decode(open_bundle(files).entries(0)[0])
-    program = Program.decode(read_blob(files, manifest.program, MAX_PROGRAM_BYTES), where="program")
-    state = sum(spec.size_bytes for spec in program.layout)
-    everything = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
-    return everything / (state * (manifest.plan.segments + 1))
-
-
-def tree() -> dict[str, float]:
-    """The log's tree at a million entries, in memory."""
-    leaves = [number.to_bytes(32, "big") for number in range(LEAVES)]
-    grown = Tree()
-    seconds = _timed(grown.extend, leaves)
-    proofs = 1000
-    proving = _timed(lambda: [grown.inclusion_proof(i * (LEAVES // proofs)) for i in range(proofs)])
-    return {"append to the tree, µs": seconds / LEAVES * 1e6, "inclusion proof, µs": proving / proofs * 1e6}
-
-
-def _timed(work: Callable[..., object], *args: object) -> float:
-    began = time.perf_counter()
-    work(*args)
-    return time.perf_counter() - began
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures what Gradseal costs.")
+    parser.add_argument("--quick", action="store_true", help="a small net, state and log: about a minute")
+    parser.add_argument("--steps", type=int, help="steps of each training (200; with --quick, 600)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often all ways are timed (3)")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="where the JSON goes")
+    chosen = parser.parse_args()
+    chosen.steps = chosen.steps or (600 if chosen.quick else 200)
+    if chosen.steps < 10 or chosen.rounds < 1:
+        parser.error("at least 10 steps and one round")
+    return chosen
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradseal.errors import CorruptBlob, Error, MalformedBundle, MissingFile, StoreError
-from gradseal.proof.bundle import MAX_ENTRIES, open_bundle
+from gradseal.proof.bundle import MAX_ENTRIES, Bundle, open_bundle
 from gradseal.proof.checkpoint import Checkpoint
 from gradseal.proof.files import blob_path, opening_path, read_blob, read_opening, read_sized
+from gradseal.proof.merkle import Tree, leaf_hash
 from gradseal.proof.note import MAX_NOTE_BYTES, sign_note
+from gradseal.proof.tiles import encode_entries, entries_path, tile_bytes, tiles_for
 from gradseal.proof.writer import BlobWriter, BundleWriter
 from memory_files import MemoryFiles
 from unit.test_manifest import KEY, example
@@ -109,6 +111,114 @@ def test_any_flipped_bit_is_noticed(path: str, data: st.DataObject) -> None:
     files.content = {**CONTENT, path: bytes(changed)}
     with pytest.raises((MalformedBundle, StoreError, AssertionError)):
         read_log(files)
+
+
+class Logs:
+    """Logs of any size up to one, as they would be written, without writing every size."""
+
+    def __init__(self, largest: int) -> None:
+        self.entries = [b"%d" % number for number in range(largest)]
+        self.tree = Tree(map(leaf_hash, self.entries))
+
+    def of(self, size: int) -> tuple[Bundle, MemoryFiles]:
+        files = MemoryFiles()
+        checkpoint = Checkpoint(origin="a", size=size, root=self.tree.root(size))
+        files.content["checkpoint"] = sign_note(checkpoint.text(), [KEY])
+        for tile in tiles_for(size):
+            files.content[tile.path] = tile_bytes(self.tree, tile.level, tile.index, tile.width)
+        for start in range(0, size, 256):
+            held = self.entries[start : min(start + 256, size)]
+            files.content[entries_path(start // 256, len(held))] = encode_entries(held)
+        return open_bundle(files), files
+
+
+LOGS = Logs(2 * 65536 + 700)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 255, 256, 257, 511, 512, 700])
+def test_each_entry_is_proven_by_itself(size: int) -> None:
+    bundle, _ = LOGS.of(size)
+    assert [bundle.entry(index) for index in range(size)] == LOGS.entries[:size]
+
+
+@pytest.mark.parametrize("size", [65535, 65536, 65537, 65536 + 256, 2 * 65536 + 700])
+def test_entries_of_large_logs_are_proven(size: int) -> None:
+    bundle, _ = LOGS.of(size)
+    for index in {0, 1, 255, 256, 65535, 65536, size // 2, size - 1} & set(range(size)):
+        assert bundle.entry(index) == LOGS.entries[index]
+
+
+@pytest.mark.parametrize("index", [-1, 300, 2**63])
+def test_there_is_no_entry_beyond_the_log(index: int) -> None:
+    with pytest.raises(ValueError, match=f"no entry {index} in a log of 300"):
+        LOGS.of(300)[0].entry(index)
+
+
+def test_an_entry_is_proven_from_few_files() -> None:
+    bundle, files = LOGS.of(2 * 65536 + 700)
+    needed = {
+        "tile/entries/100",
+        "tile/0/100",
+        "tile/1/000",
+        "tile/0/514.p/188",
+        "tile/1/002.p/2",
+        "tile/2/000.p/2",
+    }
+    files.content = {path: files.content[path] for path in needed}
+    assert bundle.entry(25601) == b"25601"
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("tile/entries/100", "tile/entries/100"),
+        ("tile/0/100", "tile/0/100"),
+        ("tile/1/000", "tile/1/000"),
+        ("tile/0/514.p/188", "checkpoint"),
+        ("tile/1/002.p/2", "checkpoint"),
+        ("tile/2/000.p/2", "checkpoint"),
+    ],
+)
+def test_no_altered_file_proves_an_entry(path: str, named: str) -> None:
+    bundle, files = LOGS.of(2 * 65536 + 700)
+    data = files.content[path]
+    # In the file of entries, the others are not looked at.
+    at = data.index(b"25601") if "entries" in path else len(data) // 2
+    files.content[path] = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    with pytest.raises(CorruptBlob) as caught:
+        bundle.entry(25601)
+    assert caught.value.where == named
+    for wrong in (data[:-1], data + b"\0", b""):
+        files.content[path] = wrong
+        with pytest.raises((CorruptBlob, MalformedBundle)) as refused:
+            bundle.entry(25601)
+        assert refused.value.where == path
+    del files.content[path]
+    with pytest.raises(MissingFile) as missing:
+        bundle.entry(25601)
+    assert missing.value.where == path
+
+
+def test_an_entry_in_the_place_of_another_is_not_proven() -> None:
+    bundle, files = LOGS.of(700)
+    files.content["tile/entries/000"] = encode_entries(reversed(LOGS.entries[:256]))
+    with pytest.raises(CorruptBlob, match="entry 7 does not have the hash"):
+        bundle.entry(7)
+    files.content["tile/0/000"] = files.content["tile/0/001"]
+    files.content["tile/entries/000"] = files.content["tile/entries/001"]
+    with pytest.raises(CorruptBlob) as caught:
+        bundle.entry(7)
+    assert caught.value.where == "tile/0/000"
+
+
+@given(st.integers(1, 700), st.data())
+def test_a_log_of_another_size_proves_no_entry(size: int, data: st.DataObject) -> None:
+    bundle, files = LOGS.of(size)
+    claimed = data.draw(st.integers(1, 700).filter(lambda other: other != size))
+    other = Checkpoint(origin="a", size=claimed, root=bundle.checkpoint.root)
+    files.content["checkpoint"] = sign_note(other.text(), [KEY])
+    with pytest.raises((CorruptBlob, MalformedBundle, MissingFile)):
+        open_bundle(files).entry(claimed - 1)
 
 
 def test_no_checkpoint_is_no_bundle() -> None:

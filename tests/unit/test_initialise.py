@@ -11,7 +11,7 @@ from torch import nn
 
 from gradseal.program.initialise import initialise, rule_for
 from gradseal.program.memory import dtype_name
-from gradseal.program.rules import Constant, Normal, Rule, TruncatedNormal, Uniform
+from gradseal.program.rules import Constant, Normal, NormalButRow, Range, Rule, TruncatedNormal, Uniform
 from gradseal.program.scalars import Named
 from gradseal.program.tensors import TensorSpec
 
@@ -40,6 +40,8 @@ def free(rules: dict[str, Rule | None]) -> int:
         lambda: nn.Linear(12, 5),
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv1d(2, 2, 5, bias=False)),
         lambda: nn.Embedding(9, 4),
+        lambda: nn.Embedding(9, 4, padding_idx=0),
+        lambda: nn.LSTM(5, 6, 2),
         lambda: nn.GRU(5, 6, 2),
         lambda: nn.MultiheadAttention(8, 2),
         lambda: nn.TransformerEncoderLayer(8, 2, 16),
@@ -84,6 +86,19 @@ def test_a_model_cast_inside_keeps_its_rules(moved: torch.dtype) -> None:
     assert rules_of(built(lambda: nn.Linear(12, 5).to("cpu"))) == plain
 
 
+def test_an_embedding_keeps_its_padding_at_zero() -> None:
+    rules = rules_of(built(lambda: nn.Embedding(9, 4, padding_idx=3)))
+    assert rules["weight"] == NormalButRow(mean=Named(name="0"), std=Named(name="1"), row=Named(name="3"))
+    rules = rules_of(built(lambda: nn.Embedding(9, 4, padding_idx=8)))
+    assert free(rules) == 8
+
+
+def test_positions_are_a_range_whoever_counted() -> None:
+    model = nn.Module()
+    model.register_buffer("positions", torch.arange(512).expand(1, -1).contiguous())
+    assert rules_of(model)["positions"] == Range(start=Named(name="0"), step=Named(name="1"))
+
+
 def test_the_last_fill_counts() -> None:
     def make() -> nn.Module:
         layer = nn.Linear(12, 5)
@@ -113,11 +128,39 @@ def _one_element(layer: nn.Linear) -> None:
     layer.weight[2, 3] = 0.25
 
 
+@torch.no_grad()
+def _zeroed_column(layer: nn.Linear) -> None:
+    layer.weight[:, 2].zero_()
+
+
+@torch.no_grad()
+def _two_zeroed_rows(layer: nn.Linear) -> None:
+    nn.init.normal_(layer.weight)
+    layer.weight[1].zero_()
+    layer.weight[2].zero_()
+
+
+@torch.no_grad()
+def _row_of_ones(layer: nn.Linear) -> None:
+    nn.init.normal_(layer.weight)
+    layer.weight[1].fill_(1.0)
+
+
+@torch.no_grad()
+def _part_of_a_row(layer: nn.Linear) -> None:
+    nn.init.normal_(layer.weight)
+    layer.weight[1, :3].zero_()
+
+
 CHANGES: list[Callable[[nn.Linear], object]] = [
     _scaled,
     _partial,
     _copied,
     _one_element,
+    _zeroed_column,
+    _two_zeroed_rows,
+    _row_of_ones,
+    _part_of_a_row,
     lambda layer: nn.init.orthogonal_(layer.weight),
     lambda layer: layer.load_state_dict({"weight": torch.arange(60.0).view(5, 12), "bias": torch.ones(5)}),
 ]

@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 
 from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.program import fills
-from gradseal.program.fills import constant_of, fill, fill_chunks, to_bfloat16
+from gradseal.program.fills import constant_of, fill, fill_chunks, range_of, to_bfloat16
 from gradseal.program.randomness import CHUNK, derive, normal_quantile, open_unit, unit, words
-from gradseal.program.rules import Constant, Normal, Rule, TruncatedNormal, Uniform, check, rule_from_json
+from gradseal.program.rules import (
+    Constant,
+    Normal,
+    NormalButRow,
+    Range,
+    Rule,
+    TruncatedNormal,
+    Uniform,
+    check,
+    rule_from_json,
+)
 from gradseal.program.scalars import NAMED, RATIOS, Formula, Free, Named, Scalar, explain, fans_of
 from gradseal.proof.fields import Fields
 
@@ -377,6 +387,86 @@ def test_integers_are_constant_and_exact(dtype: str) -> None:
             filled(Constant(number=Free(number=number)))
     with pytest.raises(MalformedBundle, match="does not fill"):
         filled(UNIFORM)
+
+
+POSITIONS = Range(start=ZERO, step=ONE)
+
+
+def test_a_range_counts_along_the_last_dimension() -> None:
+    filled = fill(POSITIONS, seed=SEED, name="w", shape=(2, 3), dtype="int64")
+    assert np.frombuffer(filled, "<i8").tolist() == [0, 1, 2, 0, 1, 2]
+    down = Range(start=ONE, step=Free(number=-0.25))
+    assert np.frombuffer(fill(down, seed=SEED, name="w", shape=(4,), dtype="float32"), "<f4").tolist() == [
+        1.0,
+        0.75,
+        0.5,
+        0.25,
+    ]
+    assert fill(POSITIONS, seed=SEED, name="w", shape=(3, 0), dtype="int64") == b""
+
+
+def test_a_range_does_not_depend_on_its_chunks() -> None:
+    shape = (3, CHUNK - 7)
+    pieces = list(fill_chunks(POSITIONS, seed=SEED, name="w", shape=shape, dtype="int32"))
+    assert len(pieces) == 3
+    expected = np.tile(np.arange(CHUNK - 7, dtype="<i4"), 3)
+    assert np.array_equal(np.frombuffer(b"".join(pieces), "<i4"), expected)
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape", "dtype"),
+    [
+        (POSITIONS, (), "int64"),
+        (POSITIONS, (2,), "bool"),
+        (POSITIONS, (129,), "int8"),
+        (POSITIONS, (257,), "uint8"),
+        (Range(start=named("-1"), step=ONE), (2,), "uint8"),
+        (Range(start=named("0.5"), step=ONE), (2,), "int32"),
+        (Range(start=ZERO, step=named("0.5")), (3,), "int32"),
+        (Range(start=Free(number=2.0**63), step=ZERO), (2,), "int64"),
+        (Range(start=ZERO, step=Free(number=2.0**53)), (3,), "int64"),
+        (Range(start=Free(number=1e308), step=Free(number=1e308)), (3,), "int64"),
+    ],
+)
+def test_a_range_that_its_type_does_not_hold(rule: Rule, shape: tuple[int, ...], dtype: str) -> None:
+    with pytest.raises(MalformedBundle, match="range"):
+        fill(rule, seed=SEED, name="w", shape=shape, dtype=dtype)
+
+
+def test_a_range_is_found_again() -> None:
+    filled = fill(POSITIONS, seed=SEED, name="w", shape=(1, 512), dtype="int64")
+    assert range_of(filled, "int64", (1, 512), frozenset()) == POSITIONS
+    changed = filled[:-8] + (7).to_bytes(8, "little")
+    assert range_of(changed, "int64", (1, 512), frozenset()) is None
+
+
+def test_two_elements_are_not_told_in_more_bytes_than_they_have() -> None:
+    pair = np.array([0.3711, 0.9153], dtype="<f4").tobytes()
+    assert range_of(pair, "float32", (2,), frozenset()) is None
+
+
+@pytest.mark.parametrize("row", [0, 2])
+def test_a_normal_but_a_row_is_a_normal_elsewhere(row: int) -> None:
+    plain = np.frombuffer(fill(NORMAL, seed=SEED, name="w", shape=(3, 4), dtype="float32"), "<f4").copy()
+    rule = NormalButRow(mean=NORMAL.mean, std=NORMAL.std, row=named(str(row)))
+    own = np.frombuffer(fill(rule, seed=SEED, name="w", shape=(3, 4), dtype="float32"), "<f4")
+    plain.reshape(3, 4)[row] = 0.0
+    assert own.tobytes() == plain.tobytes()
+
+
+def test_a_row_over_the_end_of_a_chunk_is_zero_throughout() -> None:
+    rule = NormalButRow(mean=NORMAL.mean, std=NORMAL.std, row=ONE)
+    shape = (3, CHUNK - 10)
+    own = np.frombuffer(fill(rule, seed=SEED, name="w", shape=shape, dtype="float32"), "<f4").reshape(shape)
+    assert [bool(np.all(r == 0.0)) for r in own] == [False, True, False]
+    assert np.count_nonzero(own == 0.0) == CHUNK - 10
+
+
+@pytest.mark.parametrize("row", [3.0, 0.5, -1.0, math.inf, 2.0**60])
+def test_a_row_that_is_not_there(row: float) -> None:
+    with pytest.raises(MalformedBundle, match="row"):
+        rule = NormalButRow(mean=ZERO, std=ONE, row=Free(number=row))
+        fill(rule, seed=SEED, name="w", shape=(3, 4), dtype="float32")
 
 
 def test_unknown_types_and_shapes_are_refused() -> None:

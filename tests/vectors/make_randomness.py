@@ -12,13 +12,22 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gradseal.program import randomness
-from gradseal.program.fills import constant_of, fill
-from gradseal.program.rules import Constant, Normal, Rule, TruncatedNormal, Uniform
+from gradseal.program.fills import constant_of, fill, range_of
+from gradseal.program.rules import (
+    Constant,
+    Normal,
+    NormalButRow,
+    Range,
+    Rule,
+    TruncatedNormal,
+    Uniform,
+)
 from gradseal.program.scalars import Formula, Free, Named, explain, fans_of
 from gradseal.proof.canonical import Json, float_to_bits
 
@@ -35,6 +44,8 @@ RULES: tuple[Rule, ...] = (
     Uniform(low=ZERO, high=Free(number=1e-9)),
     Normal(mean=ZERO, std=Named(name="0.02")),
     Normal(mean=ONE, std=Formula(negative=False, p=2, q=1, fan=27)),
+    NormalButRow(mean=ZERO, std=Named(name="0.02"), row=Named(name="2")),
+    Range(start=Named(name="-1"), step=Named(name="0.1")),
     TruncatedNormal(mean=ZERO, std=ONE, low=Named(name="-0.5"), high=Named(name="1")),
     # Two draws in a million lie inside, so that after 64 of them an element ends at a bound.
     TruncatedNormal(mean=ZERO, std=ONE, low=Free(number=4.5), high=Free(number=4.75)),
@@ -151,9 +162,32 @@ def _fill(rule: Rule, dtype: str) -> Json:
 
 def _fills() -> list[Json]:
     floats = [_fill(rule, dtype) for rule in RULES for dtype in ("float64", "float32", "float16", "bfloat16")]
-    two = Constant(number=Named(name="2"))
-    integers = [_fill(two, dtype) for dtype in ("int64", "int32", "int16", "int8", "uint8")]
+    whole: tuple[Rule, ...] = (Constant(number=Named(name="2")), Range(start=ONE, step=Named(name="3")))
+    types = ("int64", "int32", "int16", "int8", "uint8")
+    integers = [_fill(rule, dtype) for rule in whole for dtype in types]
     return [*floats, *integers, _fill(Constant(number=ONE), "bool")]
+
+
+def _ranges() -> list[Json]:
+    fans = fans_of(SHAPES)
+    cases: tuple[tuple[str, tuple[int, ...], npt.NDArray[Any]], ...] = (
+        ("int64", (1, 8), np.arange(8, dtype="<i8")),
+        ("int64", (2, 4), np.tile(np.arange(4, dtype="<i8"), 2)),
+        ("int32", (4,), np.array([10, 7, 4, 1], dtype="<i4")),
+        ("int32", (4,), np.array([0, 1, 2, 4], dtype="<i4")),
+        ("int64", (2,), np.array([7, 9], dtype="<i8")),
+        ("float32", (8,), np.arange(8, dtype="<f4")),
+        ("float32", (3,), np.array([0.0, np.nan, 1.0], dtype="<f4")),
+        ("bfloat16", (3,), np.array([0, 0x3F80, 0x4000], dtype="<u2")),
+    )
+    found: list[Json] = []
+    for dtype, shape, values in cases:
+        rule = range_of(values.tobytes(), dtype, shape, fans)
+        case: dict[str, Json] = {"fans": [*sorted(fans)], "dtype": dtype, "shape": [*shape]}
+        found.append(
+            case | {"bytes": values.tobytes().hex(), "rule": None if rule is None else rule.to_json()}
+        )
+    return found
 
 
 def _constants() -> list[Json]:
@@ -188,6 +222,7 @@ def build() -> dict[str, Json]:
         "step_generator_seed": _step_generator_seeds(),
         "explain": _explained(),
         "constant_of": _constants(),
+        "range_of": _ranges(),
         "fill": _fills(),
     }
 

@@ -1,6 +1,6 @@
 """Filling tensors by rule: from a rule, a seed and a tensor's name, anyone makes the same bytes.
 
-Also the way back for the simplest rule: the constant that reproduces a tensor of one repeated element. NumPy
+Also the way back for the simplest rules: the constant or the range that reproduces a tensor. NumPy
 operations are taken one at a time, so that nothing is fused. Knows no torch.
 Format: docs/spec/randomness.md, section 6.
 """
@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from gradseal.errors import MalformedBundle
 from gradseal.program.randomness import CHUNK, Floats, derive, normal_quantile, open_unit, unit, words
-from gradseal.program.rules import Constant, Normal, Rule, TruncatedNormal, Uniform
-from gradseal.program.scalars import Named, candidates
+from gradseal.program.rules import Constant, Normal, NormalButRow, Range, Rule, TruncatedNormal, Uniform
+from gradseal.program.scalars import Named, candidates, explain
 
 ATTEMPTS: Final = 64
 """How often `TruncatedNormal` draws an element before it settles for a bound."""
@@ -46,19 +46,67 @@ def fill(rule: Rule, *, seed: bytes, name: str, shape: Sequence[int], dtype: str
 
 def fill_chunks(rule: Rule, *, seed: bytes, name: str, shape: Sequence[int], dtype: str) -> Iterator[bytes]:
     """What `fill` gives, in pieces of at most 2**16 elements, to hash a tensor without holding it."""
-    _require_dtype(dtype)
-    if any(size < 0 for size in shape):
-        raise MalformedBundle(f"a tensor of shape {tuple(shape)} does not exist", where=name)
-    if dtype not in _FLOAT_DTYPES and not isinstance(rule, Constant):
-        raise MalformedBundle(f"a {rule.kind} rule does not fill {dtype}", where=name)
+    check_fits(rule, name, shape, dtype)
     item = _item(rule.number.value(), dtype) if isinstance(rule, Constant) else b""
     count = math.prod(shape)
     for start in range(0, count, CHUNK):
         size = min(CHUNK, count - start)
         if isinstance(rule, Constant):
             yield item * size
+        elif isinstance(rule, Range):
+            values = _range(rule, start, size, shape[-1])
+            yield (
+                _encode(values, dtype) if dtype in _FLOAT_DTYPES else values.astype(_DTYPES[dtype]).tobytes()
+            )
         else:
-            yield _encode(_draw(rule, _Stream(seed=seed, name=name, start=start, size=size)), dtype)
+            drawn = _draw(rule, _Stream(seed=seed, name=name, start=start, size=size))
+            if isinstance(rule, NormalButRow):
+                length = count // shape[0]
+                first = int(rule.row.value()) * length - start
+                drawn[max(0, first) : max(0, first + length)] = 0.0
+            yield _encode(drawn, dtype)
+
+
+def check_fits(rule: Rule, name: str, shape: Sequence[int], dtype: str) -> None:
+    """Refuses a rule that a tensor of this type and shape cannot have, without filling it.
+
+    Raises:
+        MalformedBundle: The type is not known, cannot hold what the rule gives, or the shape has no such row.
+    """
+    _require_dtype(dtype)
+    if any(size < 0 for size in shape):
+        raise MalformedBundle(f"a tensor of shape {tuple(shape)} does not exist", where=name)
+    if dtype not in _FLOAT_DTYPES and not isinstance(rule, Constant | Range):
+        raise MalformedBundle(f"a {rule.kind} rule does not fill {dtype}", where=name)
+    if isinstance(rule, Constant):
+        _item(rule.number.value(), dtype)
+    elif isinstance(rule, Range):
+        _check_range(rule, name, shape, dtype)
+    elif isinstance(rule, NormalButRow) and not (shape and rule.row.value() < shape[0]):
+        raise MalformedBundle(f"shape {tuple(shape)} has no row {rule.row.value():.0f}", where=name)
+
+
+def _check_range(rule: Range, name: str, shape: Sequence[int], dtype: str) -> None:
+    if not shape or dtype == "bool":
+        raise MalformedBundle(f"a range does not fill {dtype} of shape {tuple(shape)}", where=name)
+    if dtype in _FLOAT_DTYPES or not shape[-1]:
+        return
+    start, step = rule.start.value(), rule.step.value()
+    limits = np.iinfo(_DTYPES[dtype])
+    # A line's ends are its extremes; where a product is not exact, no integer type is that wide.
+    ends = (start, start + step * (shape[-1] - 1))
+    whole = start == math.floor(start) and step == math.floor(step)
+    # 2**63 − 1 is no float64: the next one above is the first that an int64 does not hold.
+    if not (whole and all(limits.min <= end < float(limits.max) + 1 and abs(end) <= 2.0**53 for end in ends)):
+        raise MalformedBundle(f"{dtype} does not hold the range", where=name)
+
+
+def _range(rule: Range, start: int, size: int, length: int) -> Floats:
+    """The elements from `start` on; two roundings, of the product and of the sum."""
+    positions = (np.arange(start, start + size, dtype=np.int64) % length).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.multiply(positions, rule.step.value(), out=positions)
+        return np.add(positions, rule.start.value(), out=positions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +123,7 @@ class _Stream:
         return words(key, self.start + first, count)
 
 
-def _draw(rule: Uniform | Normal | TruncatedNormal, stream: _Stream) -> Floats:
+def _draw(rule: Uniform | Normal | NormalButRow | TruncatedNormal, stream: _Stream) -> Floats:
     if isinstance(rule, Uniform):
         low, high = rule.low.value(), rule.high.value()
         values = unit(stream.words(0, 0, stream.size))
@@ -88,7 +136,7 @@ def _draw(rule: Uniform | Normal | TruncatedNormal, stream: _Stream) -> Floats:
     return values
 
 
-def _normal(rule: Normal | TruncatedNormal, drawn: npt.NDArray[np.uint64]) -> Floats:
+def _normal(rule: Normal | NormalButRow | TruncatedNormal, drawn: npt.NDArray[np.uint64]) -> Floats:
     values = normal_quantile(open_unit(drawn))
     with np.errstate(over="ignore"):  # an absurd deviation overflows to infinity, as IEEE-754 says
         np.multiply(values, rule.std.value(), out=values)
@@ -176,6 +224,30 @@ def constant_of(raw: bytes, dtype: str, fans: Collection[int]) -> Constant | Non
         return None
     scalar = next((s for s in candidates(number, fans) if _fills(s.value(), dtype, item)), None)
     return None if scalar is None else Constant(number=scalar)
+
+
+def range_of(raw: bytes, dtype: str, shape: Sequence[int], fans: Collection[int]) -> Range | None:
+    """The range that fills exactly these bytes, or None; of float types, that of float64 and float32 only.
+
+    Args:
+        raw: A tensor's bytes as `fill` gives them.
+        dtype: Its type.
+        shape: Its shape; a range has at least two elements in its last dimension.
+        fans: The integers that a formula may use.
+    """
+    if not shape or shape[-1] < 2 or dtype not in ("float64", "float32", *_INTEGER_DTYPES):
+        return None
+    first, second = (float(x) for x in np.frombuffer(raw, dtype=_DTYPES[dtype], count=2))
+    if not (math.isfinite(first) and math.isfinite(second - first)):
+        return None
+    rule = Range(start=explain(first, fans), step=explain(second - first, fans))
+    if rule.free_bytes() >= len(raw):  # two elements are a range of two free numbers, and say no less
+        return None
+    try:
+        made = fill(rule, seed=bytes(32), name="", shape=shape, dtype=dtype)
+    except MalformedBundle:
+        return None
+    return rule if made == raw else None
 
 
 def _decode(item: bytes, dtype: str) -> float | None:

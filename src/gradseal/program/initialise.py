@@ -1,9 +1,10 @@
 """How a model was initialised, watched while it is built.
 
 Inside `initialise()` every fill of a whole tensor with uniform, normal or truncated normal numbers is noted
-against the tensor's memory. `record` later replaces those numbers by the same rule's, drawn from the run's
-seed. A tensor that something else wrote to, then or later, keeps its bytes and is *given*; a tensor of one
-repeated number is a constant, whoever wrote it. Format: docs/spec/program.md, section 8.
+against the tensor's memory, and so is one row of a normal fill that is then set to zero. `record` later
+replaces those numbers by the same rule's, drawn from the run's seed. A tensor that something else wrote to,
+then or later, keeps its bytes and is *given*; a tensor of one repeated number is a constant, and one that
+counts along its last dimension a range, whoever wrote it. Format: docs/spec/program.md, section 8.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradseal.errors import MalformedBundle
-from gradseal.program.fills import constant_of
+from gradseal.program.fills import constant_of, range_of
 from gradseal.program.memory import dtype_name, to_bytes
-from gradseal.program.rules import Normal, Rule, TruncatedNormal, Uniform
+from gradseal.program.rules import Normal, NormalButRow, Rule, TruncatedNormal, Uniform
 from gradseal.program.scalars import explain, fans_of
 from gradseal.program.tensors import TensorSpec
 
@@ -49,7 +50,7 @@ _lock = threading.Lock()
 def initialise() -> Iterator[None]:
     """Watches how the model built inside is initialised.
 
-    Build the model, and move it to its device, inside::
+    Build the model, and move it to its device, inside:
 
         with gradseal.initialise():
             model = Net()
@@ -72,8 +73,10 @@ def rule_for(spec: TensorSpec, tensor: torch.Tensor, shapes: Sequence[Sequence[i
         shapes: The shapes of all the state's tensors; a rule's scalars may follow from them.
     """
     fans = fans_of(shapes)
-    if tensor.numel() and (constant := constant_of(to_bytes(tensor), spec.dtype, fans)):
-        return constant
+    if tensor.numel():
+        raw = to_bytes(tensor)
+        if found := constant_of(raw, spec.dtype, fans) or range_of(raw, spec.dtype, spec.shape, fans):
+            return found
     noted = _noted.get(tensor.untyped_storage()._cdata)
     if noted is None or not _covers_storage(tensor) or noted.storage.expired():
         return None
@@ -92,6 +95,8 @@ def _rule(fill: _Fill, fans: frozenset[int]) -> Rule:
         return Uniform(low=explained[0], high=explained[1])
     if kind == "normal":
         return Normal(mean=explained[0], std=explained[1])
+    if kind == "normal but a row":
+        return NormalButRow(mean=explained[0], std=explained[1], row=explained[2])
     return TruncatedNormal(mean=explained[0], std=explained[1], low=explained[2], high=explained[3])
 
 
@@ -158,7 +163,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # the base cla
                 self.note(result, known[1])
                 return
         for tensor in _written(func, args, kwargs):
-            self._open.pop(tensor.untyped_storage()._cdata, None)
+            known = self._open.pop(tensor.untyped_storage()._cdata, None)
+            if known is not None and (row := _zeroed_row(func, args, tensor, known)) is not None:
+                whole, (_, scalars) = known
+                self.note(whole, ("normal but a row", (*scalars, float(row))))
 
 
 def _uniform(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Fill:
@@ -169,6 +177,19 @@ def _uniform(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Fill:
 def _normal(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Fill:
     mean, std = _scalars(args[1:], kwargs, ("mean", 0.0), ("std", 1.0))
     return "normal", (mean, std)
+
+
+def _zeroed_row(
+    func: Any, args: tuple[Any, ...], tensor: torch.Tensor, known: tuple[torch.Tensor, _Fill]
+) -> int | None:
+    """Which row of a tensor filled with normal numbers was now set to zero, if that is what was done."""
+    whole, (kind, _) = known
+    zeroed = func is _ATEN.zero_.default or (func is _ATEN.fill_.Scalar and args[1] == 0)
+    if kind != "normal" or not zeroed or whole.dim() < 2 or tensor.shape != whole.shape[1:]:
+        return None
+    length = whole[0].numel()
+    offset = tensor.storage_offset() - whole.storage_offset()
+    return offset // length if length and tensor.is_contiguous() and offset % length == 0 else None
 
 
 def _scalars(given: tuple[Any, ...], kwargs: dict[str, Any], *names: tuple[str, float]) -> list[float]:

@@ -1,8 +1,8 @@
 """The closed list of rules that fill tensors at initialisation, as data.
 
-A rule is `Constant`, `Uniform`, `Normal` or `TruncatedNormal`; its numbers are scalars (see `scalars`), and
-`fills` makes the bytes. Leaves out which rule a model's tensor has, and what policy says about free bytes.
-Knows no torch. Format: docs/spec/randomness.md, sections 5 and 6.
+A rule is `Constant`, `Range`, `Uniform`, `Normal`, `NormalButRow` or `TruncatedNormal`; its numbers are
+scalars (see `scalars`), and `fills` makes the bytes. Leaves out which rule a model's tensor has, and what
+policy says about free bytes. Knows no torch. Format: docs/spec/randomness.md, sections 5 and 6.
 """
 
 from __future__ import annotations
@@ -51,6 +51,18 @@ class Constant(_Rule):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Range(_Rule):
+    """Along the last dimension start, start + step, start + 2 · step, …, in every row alike: positions."""
+
+    kind = "range"
+    start: Scalar
+    step: Scalar
+
+    def __post_init__(self) -> None:
+        self._require(True, "a number is not finite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Uniform(_Rule):
     """low + u · (high − low) with u in [0, 1): never above `high`, but rounding may reach it."""
 
@@ -76,6 +88,21 @@ class Normal(_Rule):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NormalButRow(_Rule):
+    """As `Normal`, but for one entry of the first dimension, which is zeros: an embedding's padding."""
+
+    kind = "normal but a row"
+    mean: Scalar
+    std: Scalar
+    row: Scalar
+
+    def __post_init__(self) -> None:
+        row = self.row.value()
+        fits = self.std.value() >= 0.0 and 0 <= row < 2.0**53 and row == math.floor(row)
+        self._require(fits, "the deviation is negative, the row no number of one, or a number not finite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TruncatedNormal(_Rule):
     """As `Normal`, drawn again until it lies in [low, high]; after 64 draws, the nearer bound."""
 
@@ -90,9 +117,9 @@ class TruncatedNormal(_Rule):
         self._require(fits, "the range is empty, the deviation negative, or a number not finite")
 
 
-Rule = Constant | Uniform | Normal | TruncatedNormal
+Rule = Constant | Range | Uniform | Normal | NormalButRow | TruncatedNormal
 _RULES: Final[dict[str, type[Rule]]] = {
-    rule.kind: rule for rule in (Constant, Uniform, Normal, TruncatedNormal)
+    rule.kind: rule for rule in (Constant, Range, Uniform, Normal, NormalButRow, TruncatedNormal)
 }
 
 

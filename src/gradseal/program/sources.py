@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gradseal.errors import MalformedBundle
-from gradseal.program.fills import fill
+from gradseal.program.fills import check_fits
 from gradseal.program.graph import Argument, Graph
 from gradseal.program.rules import Rule, check, rule_from_json
 from gradseal.program.scalars import Formula, fans_of
@@ -122,8 +122,7 @@ class Initialisation:
         for spec, source in zip((*layout, *constants), (*own.state, *own.constants), strict=True):
             if not isinstance(source, Given):
                 check(source, fans)
-                # Of no element: refuses a rule that the element type cannot have.
-                fill(source, seed=bytes(32), name=spec.name, shape=(0,), dtype=spec.dtype)
+                check_fits(source, spec.name, spec.shape, spec.dtype)
         return own
 
 

@@ -92,7 +92,11 @@ def name_fault(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:
-    """The public half of an Ed25519 key, with its name.
+    """The public half of an Ed25519 key, with its name; `str` of it is its text form.
+
+    Args:
+        name: Whose key it is; without spaces and plus signs.
+        public: The 32 bytes of the key.
 
     Raises:
         KeyFileError: The name is not allowed, or the key is not 32 bytes long.
@@ -150,6 +154,10 @@ class Signer(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
     """A `Signer` that holds its Ed25519 seed in memory.
+
+    Args:
+        name: Whose key it is; without spaces and plus signs.
+        seed: The 32 secret bytes.
 
     Raises:
         KeyFileError: The name is not allowed, or the seed is not 32 bytes long.

@@ -10,13 +10,13 @@ may raise a RuntimeError first.
 from __future__ import annotations
 
 import functools
-import pickle
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from pickle import PicklingError
 from typing import Any
 
 import torch
@@ -247,7 +247,7 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
             # Torch warns of what cannot be pickled, and raises; the error says it.
             warnings.simplefilter("ignore")
             return iter(loader)
-    except (pickle.PicklingError, AttributeError, TypeError) as e:
+    except (PicklingError, AttributeError, TypeError) as e:
         raise CaptureError(
             f"the data set or its loader's worker_init_fn cannot be sent to a worker process: {e}",
             where="data",

@@ -141,7 +141,12 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
 
 
 class Run:
-    """A run that is being recorded; made by `record`."""
+    """A run that is being recorded; made by `record`.
+
+    A context manager, whose end closes the record. Inside, loop over it once for the batches of the steps
+    still to be done, in the committed order, and do one step for each; with `accumulate`, it gives lists of
+    batches.
+    """
 
     def __init__(
         self,
@@ -257,6 +262,9 @@ class Run:
         optimizer, and return its loss. With `accumulate`, the batch is a list of batches, to be taken in
         order; each loss is divided by their number, and their sum returned. One step in each segment is run
         again from the captured graph.
+
+        Args:
+            train_step: The user's; further arguments are passed on to it.
 
         Returns:
             The step to call instead; it raises RecordError where the step is not what was captured.

@@ -123,7 +123,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One of the five claims: how it ended and on what evidence."""
+    """One of the five claims.
+
+    Args:
+        status: How it ended.
+        evidence: On what evidence, as lines of text.
+    """
 
     status: Status
     evidence: tuple[str, ...]
