@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,18 @@ from typing import Any
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from gradseal.errors import KeyFileError, MalformedBundle, UnknownKind
+from gradseal.errors import CorruptBlob, KeyFileError, MalformedBundle, UnknownKind
+from gradseal.program.graph import Graph
+from gradseal.program.native import Environment
+from gradseal.program.program import Program
+from gradseal.program.release import Release, read_weights
+from gradseal.program.samples import SampleSchema
+from gradseal.program.schedule import Schedule, Scheduled
+from gradseal.program.sources import Initialisation
+from gradseal.program.tensors import TensorSpec
 from gradseal.proof import canonical, entries, files, merkle, note, tiles
 from gradseal.proof.checkpoint import Checkpoint
+from gradseal.proof.fields import Fields
 from gradseal.proof.manifest import Manifest
 from vectors import make
 
@@ -27,7 +37,7 @@ def vectors(name: str) -> Case:
 
 
 CANONICAL, MERKLE, NOTE, TILES = map(vectors, ("canonical.json", "merkle.json", "note.json", "tiles.json"))
-BUNDLE = vectors("bundle.json")
+BUNDLE, DOCUMENTS = vectors("bundle.json"), vectors("documents.json")
 
 
 def cases(items: list[Case]) -> list[ParameterSet]:
@@ -292,3 +302,103 @@ def test_further_entries_that_are_none(case: Case) -> None:
 def test_losses_that_are_none(case: Case) -> None:
     with pytest.raises(MalformedBundle):
         entries.decode_losses(bytes.fromhex(case["bytes"]), case["steps"], where="v")
+
+
+RELEASE = BUNDLE["release"]
+LAYOUT = tuple(
+    TensorSpec(name=spec["name"], dtype=spec["dtype"], shape=tuple(spec["shape"]))
+    for spec in RELEASE["layout"]
+)
+
+
+def released(text: str) -> Release:
+    return Release.decode(text.encode(), {spec.name: spec for spec in LAYOUT}, where="v")
+
+
+def holds_the_state(weights: bytes) -> bool:
+    """Whether it is the file of a run that ended at this state, as the verifier compares them."""
+    state = dict(zip(LAYOUT, map(bytes.fromhex, RELEASE["state"]), strict=True))
+    specs = {spec.name: spec for spec in LAYOUT}
+    behind = {name: specs[end] for name, end in released(RELEASE["map"]).tensors.items()}
+    try:
+        found = read_weights(weights, where="v")
+    except MalformedBundle:
+        return False
+    return set(found) == set(behind) and all(
+        (spec.dtype, spec.shape, data) == (behind[name].dtype, behind[name].shape, state[behind[name]])
+        for name, (spec, data) in found.items()
+    )
+
+
+def test_released_weights() -> None:
+    assert released(RELEASE["map"]).encode() == RELEASE["map"].encode()
+    assert holds_the_state(bytes.fromhex(RELEASE["weights"]))
+
+
+@pytest.mark.parametrize("case", cases(BUNDLE["invalid"]["releases"]))
+def test_release_maps_that_are_none(case: Case) -> None:
+    with pytest.raises(MalformedBundle):
+        released(case["text"])
+
+
+@pytest.mark.parametrize("case", cases(BUNDLE["invalid"]["weights"]))
+def test_weights_that_are_not_the_states(case: Case) -> None:
+    assert not holds_the_state(bytes.fromhex(case["bytes"]))
+
+
+def read_document(kind: str, text: str) -> bytes:
+    """Reads a document as the verifier does; its canonical bytes again."""
+    data = text.encode()
+    program = Program.decode(DOCUMENTS["valid"]["programs"].encode(), where="v")
+    match kind:
+        case "graphs":
+            return Graph.decode(data, where="v").encode()
+        case "programs":
+            return Program.decode(data, where="v").encode()
+        case "initialisations":
+            return Initialisation.decode(data, program.layout, program.constants, where="v").encode()
+        case "schemas":
+            return SampleSchema.decode(data, where="v").encode()
+        case _:
+            value = canonical.decode(data, where="v", max_bytes=65535)
+            return canonical.encode(Environment.from_fields(Fields(value, "v")).to_json())
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS["valid"])
+def test_documents(kind: str) -> None:
+    text = DOCUMENTS["valid"][kind]
+    assert read_document(kind, text) == text.encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        pytest.param(kind, case["text"], id=f"{kind}: {case['reason']}")
+        for kind in DOCUMENTS["valid"]
+        for case in DOCUMENTS["invalid"][kind]
+    ],
+)
+def test_documents_that_are_none(kind: str, text: str) -> None:
+    with pytest.raises((MalformedBundle, UnknownKind)):
+        read_document(kind, text)
+
+
+def scheduled() -> Scheduled:
+    program = Program.decode(DOCUMENTS["valid"]["programs"].encode(), where="v")
+    assert program.schedule is not None
+    return program.schedule
+
+
+def test_the_table_of_a_schedule() -> None:
+    case = DOCUMENTS["schedule"]
+    data = bytes.fromhex(case["table"])
+    assert scheduled().to_json()["columns"] == case["columns"]
+    assert Schedule.from_table(scheduled(), data, 3, where="v").table_file() == data
+    rows = struct.iter_unpack("<2d", data)
+    assert [[canonical.float_to_bits(x) for x in row] for row in rows] == case["rows"]
+
+
+@pytest.mark.parametrize("case", cases(DOCUMENTS["invalid"]["tables"]))
+def test_tables_that_are_none(case: Case) -> None:
+    with pytest.raises((MalformedBundle, CorruptBlob)):
+        Schedule.from_table(scheduled(), bytes.fromhex(case["bytes"]), 3, where="v")

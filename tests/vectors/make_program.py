@@ -1,23 +1,22 @@
-"""Write `program.json`, or compare it with what the code gives: `--check`.
+"""Vectors of docs/spec/program.md that are computed: `program.json`.
 
-The vectors are for other implementations of docs/spec/program.md. Bytes are hexadecimal, JSON documents are
-given as their canonical text, and a float is the 16 hexadecimal digits of the bits of its value as binary64.
 No update has bits that an implementation may choose: SGD's numbers are such that no operation rounds, and the
-others' such that a product which is added to something is exact.
+others' such that a product which is added to something is exact. Square roots are correctly rounded here;
+those of PyTorch are not on every processor, since it asks a library for them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import torch
 
 from gradseal.program.batches import collate
+from gradseal.program.clipping import ClipNorm
 from gradseal.program.graph import Argument, Graph, Input, Named, Node, Ref
 from gradseal.program.memory import to_bytes
 from gradseal.program.optimizers import (
@@ -48,7 +47,6 @@ from gradseal.program.sources import Given, Initialisation, free_bytes
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import Json, float_to_bits
 
-VECTORS = Path(__file__).with_name("program.json")
 SEED = bytes(range(32))
 CPU = torch.device("cpu")
 
@@ -57,7 +55,7 @@ def _spec(name: str, dtype: str, *shape: int) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
-def _graph() -> Graph:
+def graph() -> Graph:
     arguments: tuple[Argument, ...] = (None, True, 3, 2**62, -0.0, float("nan"), "floor", (1, (Ref(0),)))
     return Graph(
         inputs=(
@@ -78,7 +76,7 @@ def _graph() -> Graph:
     )
 
 
-def _program() -> Program:
+def sgd_program() -> Program:
     group = SGDGroup(parameters=("w",), lr=0.1, momentum=0.9)
     return Program(
         layout=(
@@ -92,7 +90,7 @@ def _program() -> Program:
     )
 
 
-def _initialisation() -> Initialisation:
+def initialisation() -> Initialisation:
     fan = {negative: Formula(negative=negative, p=1, q=1, fan=2) for negative in (True, False)}
     zero = Constant(number=NamedScalar(name="0"))
     return Initialisation(
@@ -103,20 +101,20 @@ def _initialisation() -> Initialisation:
 
 def _documents() -> dict[str, Json]:
     documents = {
-        "graph": _graph().encode(),
-        "program": _program().encode(),
-        "initialisation": _initialisation().encode(),
+        "graph": graph().encode(),
+        "program": sgd_program().encode(),
+        "initialisation": initialisation().encode(),
     }
     return {name: data.decode() for name, data in documents.items()}
 
 
 def _last_uses() -> list[Json]:
-    return [[*uses] for uses in _graph().last_uses()]
+    return [[*uses] for uses in graph().last_uses()]
 
 
 def _free_bytes() -> list[Json]:
-    program = _program()
-    found = free_bytes(_initialisation(), program.layout, program.constants, [("graph", _graph())] * 2)
+    program = sgd_program()
+    found = free_bytes(initialisation(), program.layout, program.constants, [("graph", graph())] * 2)
     return [{"where": f.where, "name": f.name, "size_bytes": f.size_bytes} for f in found]
 
 
@@ -174,6 +172,21 @@ def _update(optimizer: Optimizer, dtype: torch.dtype) -> Json:
     return fields | {"before": before, "gradients": given, "states": found}
 
 
+@contextmanager
+def rounded_roots() -> Iterator[None]:
+    """While inside, `Tensor.sqrt` and `sqrt_` round correctly on every machine."""
+
+    def sqrt(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.sqrt(tensor.numpy()))
+
+    with (
+        patch.object(torch.Tensor, "sqrt", sqrt),
+        patch.object(torch.Tensor, "sqrt_", lambda tensor: tensor.copy_(sqrt(tensor))),
+    ):
+        yield
+
+
+@rounded_roots()
 def _updates() -> list[Json]:
     w = ("w",)
     plain = (
@@ -210,30 +223,39 @@ def _updates() -> list[Json]:
     ]
 
 
-def build() -> dict[str, Json]:
-    """Every vector, as the code gives it now."""
+def _clippings() -> list[Json]:
+    gradients = {"a": torch.tensor([3.0, -4.0]), "b": torch.tensor([12.0])}
+    found: list[Json] = []
+    for largest in (0.5, 6.5, 20.0):
+        clipped = ClipNorm(max_norm=largest).apply(gradients)
+        found.append(
+            {
+                "max": float_to_bits(largest),
+                "dtype": "float32",
+                "gradients": [_bits(g) for g in gradients.values()],
+                "clipped": [_bits(g) for g in clipped.values()],
+            }
+        )
+    return found
+
+
+def program_vectors() -> dict[str, Json]:
+    """The file."""
     return {
+        "about": (
+            "documents: canonical texts of a graph, a program and an initialisation. last_uses: for each "
+            "node of the graph, the values that nothing reads after it. free_bytes: of that initialisation "
+            "with that graph twice. samples: a schema, samples, their leaf hashes, and the batch of all in "
+            "order, a tensor's bytes for each field. orders: the samples of steps 0 to 4 with one batch a "
+            "step. updates: an optimizer, its tensors before, the gradients of three steps and the tensors "
+            "after each. clippings: a largest norm, gradients in order, and what they become. Floats are 16 "
+            "digits."
+        ),
         "documents": _documents(),
         "last_uses": _last_uses(),
         "free_bytes": _free_bytes(),
         "samples": _samples(),
         "orders": _orders(),
         "updates": _updates(),
+        "clippings": _clippings(),
     }
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Write the file, or with `--check` say whether it is what would be written."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare and write nothing")
-    text = json.dumps(build(), indent=1, ensure_ascii=False) + "\n"
-    if not parser.parse_args(arguments).check:
-        VECTORS.write_text(text, encoding="utf-8")
-        return 0
-    same = VECTORS.is_file() and VECTORS.read_text(encoding="utf-8") == text
-    print(f"{VECTORS.name}: {'as the code gives it' if same else 'differs from what the code gives'}")
-    return 0 if same else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

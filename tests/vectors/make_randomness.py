@@ -1,17 +1,9 @@
-"""Write `randomness.json`, or compare it with what the code gives: `--check`.
-
-The vectors are for other implementations of docs/spec/randomness.md. Bytes are hexadecimal; a float is the 16
-hexadecimal digits of its IEEE-754 bits, a 64-bit word or integer 16 digits likewise, most significant first.
-"""
+"""Vectors of docs/spec/randomness.md: `randomness.json`."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +23,6 @@ from gradseal.program.rules import (
 from gradseal.program.scalars import Formula, Free, Named, explain, fans_of
 from gradseal.proof.canonical import Json, float_to_bits
 
-VECTORS = Path(__file__).with_name("randomness.json")
 SEED = bytes(range(32))
 KEY = bytes(range(16))
 
@@ -211,9 +202,16 @@ def _constants() -> list[Json]:
     return found
 
 
-def build() -> dict[str, Json]:
-    """Every vector, as the code gives it now."""
+def randomness_vectors() -> dict[str, Json]:
+    """The file."""
     return {
+        "about": (
+            "Each list has the cases of one function of the page, arguments first; a float is the 16 "
+            "hexadecimal digits of its IEEE-754 bits, a word or integer of 64 bits likewise, most "
+            "significant first. explain: the scalar that a number is explained by, given the model's fans. "
+            "constant_of and range_of: the rule that a tensor's bytes are explained by; null where there is "
+            "none. fill: the bytes of a tensor by a rule."
+        ),
         "run_seed": _run_seeds(),
         "derive": _derivations(),
         "words": _streams(),
@@ -225,20 +223,3 @@ def build() -> dict[str, Json]:
         "range_of": _ranges(),
         "fill": _fills(),
     }
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Write the file, or with `--check` say whether it is what would be written."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare and write nothing")
-    text = json.dumps(build(), indent=1, ensure_ascii=False) + "\n"
-    if not parser.parse_args(arguments).check:
-        VECTORS.write_text(text, encoding="utf-8")
-        return 0
-    same = VECTORS.read_text(encoding="utf-8") == text
-    print(f"{VECTORS.name}: {'as the code gives it' if same else 'differs from what the code gives'}")
-    return 0 if same else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,173 @@
+"""Vectors of docs/spec/log.md, sections 3 to 5: `note.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradseal.proof import merkle, note
+from gradseal.proof.checkpoint import Checkpoint
+
+Vectors = dict[str, Any]
+
+# The example of Go's golang.org/x/mod/sumdb/note.
+_GO_SIGNING_KEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
+_GO_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+_GO_TEXT = (
+    "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
+)
+_GO_NOTE = (
+    _GO_TEXT + "\n\N{EM DASH} PeterNeumann "
+    "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+)
+
+# The example of C2SP tlog-checkpoint.
+_C2SP_CHECKPOINT = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
+
+
+def signed_notes() -> Vectors:
+    """docs/spec/log.md, sections 3 to 5."""
+    key = note.SigningKey(name="example.com/gradseal", seed=bytes(range(32)))
+    both = note.sign_note("Two sign.\n\nOne note.\n", [note.SigningKey.parse(_GO_SIGNING_KEY), key])
+    empty = Checkpoint(origin="example.com/log", size=0, root=merkle.EMPTY_ROOT)
+    large = Checkpoint(origin="a log", size=2**63 - 1, root=bytes(range(32)), extensions=("kept", "as is"))
+    return {
+        "about": (
+            "keys: `key` is the verification key of `signing_key`. notes: `bytes` opens, its text is `text`, "
+            "it has this many `signatures`, each of `keys` verifies and each of `not_keys` does not; where "
+            "`signing_keys` are given, signing `text` by them gives `bytes`. checkpoints: `text` parses "
+            "into the parts. invalid: must be refused."
+        ),
+        "keys": [
+            {"signing_key": _GO_SIGNING_KEY, "key": _GO_KEY, "source": "golang.org/x/mod/sumdb/note"},
+            {"signing_key": key.encode(), "key": str(key.verification_key)},
+        ],
+        "notes": [
+            {
+                "bytes": _GO_NOTE.encode().hex(),
+                "text": _GO_TEXT,
+                "signatures": 1,
+                "signing_keys": [_GO_SIGNING_KEY],
+                "keys": [_GO_KEY],
+                "not_keys": [str(key.verification_key)],
+                "source": "golang.org/x/mod/sumdb/note",
+            },
+            {
+                "bytes": both.hex(),
+                "text": "Two sign.\n\nOne note.\n",
+                "signatures": 2,
+                "signing_keys": [_GO_SIGNING_KEY, key.encode()],
+                "keys": [_GO_KEY, str(key.verification_key)],
+                "not_keys": [],
+            },
+            {
+                "bytes": _GO_NOTE.replace("answer", "question").encode().hex(),
+                "text": _GO_TEXT.replace("answer", "question"),
+                "signatures": 1,
+                "keys": [],
+                "not_keys": [_GO_KEY],
+            },
+        ],
+        "checkpoints": [
+            _checkpoint(Checkpoint.parse(_C2SP_CHECKPOINT, where="C2SP"))
+            | {"source": "C2SP tlog-checkpoint"},
+            _checkpoint(empty),
+            _checkpoint(large),
+        ],
+        "invalid": {
+            "keys": _bad_keys(),
+            "notes": _bad_notes(),
+            "checkpoints": _bad_checkpoints(),
+        },
+    }
+
+
+def _checkpoint(checkpoint: Checkpoint) -> Vectors:
+    return {
+        "text": checkpoint.text(),
+        "origin": checkpoint.origin,
+        "size": str(checkpoint.size),
+        "root": checkpoint.root.hex(),
+        "extensions": list(checkpoint.extensions),
+    }
+
+
+def _bad_keys() -> list[Vectors]:
+    name, identifier, public = _GO_KEY.split("+", 2)
+    cases = [
+        ("empty", ""),
+        ("no name", f"+{identifier}+{public}"),
+        ("a space in the name", f"Peter Neumann+{identifier}+{public}"),
+        ("another name", f"PeterNewman+{identifier}+{public}"),
+        ("upper-case hash", f"{name}+{identifier.upper()}+{public}"),
+        ("another hash", f"{name}+c74f20a4+{public}"),
+        ("no hash", f"{name}+{public}"),
+        ("another signature type", f"{name}+{identifier}+B{public[1:]}"),
+        ("a byte missing", f"{name}+{identifier}+{note.encode_base64(bytes([1]) + bytes(31))}"),
+        ("base64 without its end", f"{name}+{identifier}+{public[:-1]}"),
+        ("a newline at the end", _GO_KEY + "\n"),
+        ("a signing key", _GO_SIGNING_KEY),
+    ]
+    return [{"reason": reason, "key": key} for reason, key in cases]
+
+
+def _bad_notes() -> list[Vectors]:
+    text, line = _GO_TEXT, _GO_NOTE.removeprefix(_GO_TEXT + "\n")
+    cases: list[tuple[str, bytes | str]] = [
+        ("empty", ""),
+        ("no signature", text + "\n"),
+        ("no blank line", text + line),
+        ("no text", "\n" + line),
+        ("no newline at the end", _GO_NOTE[:-1]),
+        ("a blank line at the end", _GO_NOTE + "\n"),
+        ("a line after the signatures that is none", _GO_NOTE + "more\n"),
+        ("carriage returns", _GO_NOTE.replace("\n", "\r\n")),
+        ("a tab", _GO_NOTE.replace("think", "\tthink")),
+        ("a zero byte", _GO_NOTE.replace("think", "\0")),
+        ("not UTF-8", _GO_NOTE.encode().replace(b"think", b"\xff")),
+        ("a hyphen for the dash", _GO_NOTE.replace("\N{EM DASH}", "-")),
+        ("an en dash for the dash", _GO_NOTE.replace("\N{EM DASH}", "\N{EN DASH}")),
+        ("two spaces", _GO_NOTE.replace("PeterNeumann ", "PeterNeumann  ")),
+        ("a plus sign in the name", _GO_NOTE.replace("PeterNeumann", "Peter+Neumann")),
+        ("a no-break space in the name", _GO_NOTE.replace("PeterNeumann", "Peter\N{NO-BREAK SPACE}Neumann")),
+        ("a name of 256 characters", _GO_NOTE.replace("PeterNeumann", "n" * 256)),
+        ("base64 without padding", _GO_NOTE.replace("=", "")),
+        ("base64 with spare bits", _GO_NOTE.replace("nAM=", "nAN=")),
+        ("base64 of the other alphabet", _GO_NOTE.replace("x08go/", "x08go_")),
+        ("a key id without a signature", text + "\n\N{EM DASH} PeterNeumann x08gow==\n"),
+        ("65 signatures", text + "\n" + 65 * line),
+    ]
+    return [
+        {"reason": reason, "bytes": (data.encode() if isinstance(data, str) else data).hex()}
+        for reason, data in cases
+    ]
+
+
+def _bad_checkpoints() -> list[Vectors]:
+    good = _C2SP_CHECKPOINT
+    root = good.split("\n")[2]
+    sizes = {
+        "a leading zero": "020852163",
+        "a plus sign": "+20852163",
+        "a minus sign": "-1",
+        "an underscore": "20_852_163",
+        "a space": " 20852163",
+        "hexadecimal": "0x10",
+        "no digits": "",
+        "digits of another script": "\N{ARABIC-INDIC DIGIT TWO}",
+        "a size of 2**63": str(2**63),
+        "a size of thirty digits": "9" * 30,
+    }
+    cases = [
+        ("empty", ""),
+        ("no root", "\n".join(good.split("\n")[:2]) + "\n"),
+        ("no newline at the end", good[:-1]),
+        ("no origin", "\n" + good.split("\n", 1)[1]),
+        ("an empty extension line", good + "\n"),
+        ("a root of 31 bytes", good.replace(root, note.encode_base64(bytes(31)))),
+        ("a root of 33 bytes", good.replace(root, note.encode_base64(bytes(33)))),
+        ("a root without padding", good.replace("=", "")),
+        ("a root with spare bits", good.replace("q2I=", "q2J=")),
+        ("a hexadecimal root", good.replace(root, bytes(32).hex())),
+        *((reason, good.replace("20852163", size)) for reason, size in sizes.items()),
+    ]
+    return [{"reason": reason, "text": text} for reason, text in cases]
