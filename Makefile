@@ -43,8 +43,7 @@ coverage: .venv/.ready  ## Record and verify each model with each optimizer, int
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/coverage_table.py
 
 bench: .venv/.ready  ## Run the benchmarks
-	@test -f benchmarks/run.py || { echo "make bench: there is no benchmarks/run.py yet" >&2; exit 1; }
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 lock:  ## Compile requirements.lock anew, with the newest versions that fit
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes \

@@ -102,8 +102,9 @@ def _sentence(results: dict[str, Any]) -> str:
     """What was measured where, in words."""
     own, told = results["machine"], results["training"]
     return (
-        f"{told['steps']} steps of batch {told['batch_size']}, sealed every {told['every']}, on {told['data']}; "
-        f"medians of {results['rounds']} rounds. {own['processor']}, {own['cores']} cores, one thread, "
+        f"{told['steps']} steps of batch {told['batch_size']}, sealed every {told['every']}, on "
+        f"{told['data']}; medians of {results['rounds']} rounds. {own['processor']}, {own['cores']} cores, "
+        "one thread, "
         f"{own['cpu_capability']}, PyTorch {own['torch']}, Python {own['python']}; load average "
         f"{own['load_at_start']:.1f} at the start, {own['load_at_end']:.1f} at the end; {own['date'][:10]}."
     )

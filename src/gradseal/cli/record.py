@@ -68,8 +68,8 @@ def command(
 ) -> None:
     """Train RECIPE and record the training as a bundle.
 
-    What was interrupted, by whatever, goes on with the same command and --resume, and ends at the same bundle.
-    To record a training of your own, call gradseal.record in your script.
+    What was interrupted, by whatever, goes on with the same command and --resume, and ends at the same
+    bundle. To record a training of your own, call gradseal.record in your script.
     """
     if seed is not None and seed.bit_length() > 256:
         raise click.BadParameter("a seed is below 2**256", param_hint="--seed")

@@ -88,10 +88,12 @@ def _sections(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "run": {
             "segments": f"{sealed} of {planned} sealed, {plan['every']} steps each, "
             f"{plan['steps']} steps in all",
-            "closed": "yes" if said["closed"] else "no: stopped, to be gone on with --resume, or still running",
+            "closed": "yes"
+            if said["closed"]
+            else "no: stopped, to be gone on with --resume, or still running",
             "weights": said["weights"] or "none released",
-            "batches": f"{plan['accumulate']} a step, each {plan['batch_size']} of {data['samples']} samples, "
-            f"{plan['collation']}, "
+            "batches": f"{plan['accumulate']} a step, each {plan['batch_size']} of {data['samples']} "
+            f"samples, {plan['collation']}, "
             + ("short ones dropped" if plan["drop_last"] else "short ones kept"),
             "order": plan["order"],
             f"seed, {plan['seed']['source']}"[:15]: plan["seed"]["value"],

@@ -1,7 +1,7 @@
 """From a torch scheduler to a table: what it will set in each step, evaluated before the first.
 
-A copy of the scheduler and its optimizer is stepped through the whole run; the user's own objects stay as they
-are. A schedule that waits for a measured value cannot be known in advance, and is refused.
+A copy of the scheduler and its optimizer is stepped through the whole run; the user's own objects stay as
+they are. A schedule that waits for a measured value cannot be known in advance, and is refused.
 """
 
 from __future__ import annotations

@@ -63,7 +63,13 @@ def digest(tensor: torch.Tensor) -> bytes:
 
 def weights_file(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """A safetensors file of these tensors, without metadata: the same bytes for the same tensors."""
-    # Each on its own memory: safetensors refuses tensors that share some, as tied weights do.
-    return safetensors.torch.save(
-        {name: t.detach().to("cpu").contiguous().clone() for name, t in tensors.items()}
-    )
+    held: set[int] = set()
+    separate: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        own = tensor.detach().to("cpu").contiguous()
+        # safetensors refuses tensors that share memory, as tied weights do.
+        if own.untyped_storage().data_ptr() in held:
+            own = own.clone()
+        held.add(own.untyped_storage().data_ptr())
+        separate[name] = own
+    return safetensors.torch.save(separate)

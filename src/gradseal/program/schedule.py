@@ -1,14 +1,14 @@
 """A schedule: every hyperparameter that changes during a run, as a table sealed before it starts.
 
-Row i holds the values for step i, a column one hyperparameter of one or several groups. The table is evaluated
-in advance and is all that counts: no scheduler is run by a replay. Knows no torch.
+Row i holds the values for step i, a column one hyperparameter of one or several groups. The table is
+evaluated in advance and is all that counts: no scheduler is run by a replay. Knows no torch.
 Format: docs/spec/program.md, section 5.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np

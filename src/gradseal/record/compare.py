@@ -1,7 +1,8 @@
 """The captured program beside the user's own computation, before anything is sealed.
 
 Both run step 0's first batch from state zero; loss, gradients and the whole state afterwards must agree to
-the bit. The state is copied once, since it may be large.
+the bit. Of the state, which may be large, only the buffers are copied: neither way may change anything else,
+and a fingerprint tells whether one did.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gradseal.program.interpret import StepResult
 from gradseal.program.native import seeded
 from gradseal.program.samples import SampleSchema
 from gradseal.program.step import Stepper
-from gradseal.record.live import LiveState, same_bits
+from gradseal.record.live import LiveState, fingerprint, same_bits
 
 _SHOWN = 5
 
@@ -31,7 +32,7 @@ def compare_with_eager(
     schema: SampleSchema,
     batch: Sequence[torch.Tensor],
 ) -> None:
-    """Runs a batch of step 0 once each way, leaving the state as it was.
+    """Runs a batch of step 0 once each way; where they agree, the state is as it was.
 
     Args:
         model: The user's.
@@ -45,9 +46,10 @@ def compare_with_eager(
         CaptureError: The captured program cannot be run.
         RecordError: Loss, a gradient or a tensor of the state differs; names it.
     """
-    before = live.snapshot()
+    before = live.fingerprints()
+    buffers = {name: t.clone() for name, t in live.tensors().items() if name.startswith("buffers/")}
     try:
-        own = stepper.compute(before, batch, step=0)
+        own = stepper.compute(live.tensors(), batch, step=0)
     except ReplayError as e:
         raise CaptureError(
             f"the captured program cannot be run: {e}", where="loss", advice=_dtype_advice(schema)
@@ -64,8 +66,9 @@ def compare_with_eager(
     # Every tensor of the state, so that a change that the graph does not know of is seen.
     wrong += _different_state(live.tensors(), before, own)
     with torch.no_grad():
-        for name, tensor in live.tensors().items():
-            tensor.copy_(before[name])
+        tensors = live.tensors()
+        for name, buffer in buffers.items():
+            tensors[name].copy_(buffer)
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise RecordError(
@@ -90,11 +93,11 @@ def _different_gradients(
 
 
 def _different_state(
-    after: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor], own: StepResult
+    after: Mapping[str, torch.Tensor], before: Mapping[str, int], own: StepResult
 ) -> Iterator[str]:
     for name, tensor in after.items():
         buffer = own.buffers.get(name.removeprefix("buffers/")) if name.startswith("buffers/") else None
-        if not same_bits(tensor, before[name] if buffer is None else buffer):
+        if fingerprint(tensor) != before[name] if buffer is None else not same_bits(tensor, buffer):
             yield name
 
 

@@ -40,10 +40,7 @@ class LiveState:
         self._buffers = dict(model.named_buffers())
         self._named = named
         self._kept = {kept.name: kept for kept in named.tensors()}
-        # What the optimizer has not made yet is as torch would make it.
-        self._own = {
-            name: _fresh(kept, self._parameters[kept.parameter]) for name, kept in self._kept.items()
-        }
+        self._own: dict[str, torch.Tensor] = {}
         self._stepped: dict[str, nn.Parameter] = {}
         self.device = self._one_device()
         self.layout = tuple(_spec(name, tensor) for name, tensor in self.tensors().items())
@@ -55,14 +52,11 @@ class LiveState:
         # A module may replace a buffer rather than write to it.
         buffers = dict(self._model.named_buffers())
         state |= {f"buffers/{name}": buffers.get(name, old) for name, old in self._buffers.items()}
-        for name, kept in self._kept.items():
-            made = kept_of(self._optimizer, self._parameters[kept.parameter], kept.key)
-            state[name] = self._own[name] if made is None else made
-        return state
+        return state | {name: self._kept_tensor(kept) for name, kept in self._kept.items()}
 
-    def snapshot(self) -> dict[str, torch.Tensor]:
-        """A copy of every tensor."""
-        return {name: tensor.clone() for name, tensor in self.tensors().items()}
+    def let_go(self) -> None:
+        """Frees the tensors that the optimizer is about to make; what it does not make is made again."""
+        self._own.clear()
 
     def install_kept(self, trained: Collection[str], steps: int) -> None:
         """Gives the optimizer what Gradseal's own steps keep; to be called after each of them.
@@ -74,11 +68,7 @@ class LiveState:
         if self._stepped:
             return
         # What the optimizer had from before is the state's already.
-        made = {
-            name: self._own[name]
-            for name, kept in self._kept.items()
-            if kept_of(self._optimizer, self._parameters[kept.parameter], kept.key) is None
-        }
+        made = {name: self._own[name] for name in self._kept if name in self._own}
         self._stepped = {name: self._parameters[name] for name in trained}
         install(self._optimizer, self._named, self._stepped, made, self._named.steps_before + steps)
 
@@ -108,7 +98,7 @@ class LiveState:
         kept = {name: state[name] for name in self._kept}
         if total == 0:
             # The optimizer makes what it has not made yet, and knows its first step by that.
-            kept = {name: tensor for name, tensor in kept.items() if tensor is not self._own[name]}
+            kept = {name: tensor for name, tensor in kept.items() if tensor is not self._own.get(name)}
         else:
             self._stepped = {name: self._parameters[name] for name in self._named.parameters()}
         parameters = {name: self._parameters[name] for name in self._named.parameters()}
@@ -145,6 +135,17 @@ class LiveState:
     def fingerprints(self) -> dict[str, int]:
         """A quick hash of every tensor, to notice a change; no evidence for anyone else."""
         return {name: fingerprint(tensor) for name, tensor in self.tensors().items()}
+
+    def _kept_tensor(self, kept: Kept) -> torch.Tensor:
+        """The optimizer's tensor; until it has made it, one of ours, as torch would make it."""
+        parameter = self._parameters[kept.parameter]
+        made = kept_of(self._optimizer, parameter, kept.key)
+        if made is not None:
+            self._own.pop(kept.name, None)
+            return made
+        if kept.name not in self._own:
+            self._own[kept.name] = _fresh(kept, parameter)
+        return self._own[kept.name]
 
     def _one_device(self) -> torch.device:
         devices = {t.device for t in [*self._parameters.values(), *self._buffers.values()]}

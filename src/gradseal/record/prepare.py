@@ -38,6 +38,7 @@ from gradseal.record.graphs import Graphs, capture_graphs
 from gradseal.record.initial import fill_constants, fill_state, initialisation_of, warn
 from gradseal.record.live import LiveState
 from gradseal.record.plan import Request
+from gradseal.record.spare import return_freed_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +151,7 @@ def prepare(
         schema=schema,
         batch=first,
     )
+    return_freed_memory()
     return prepared
 
 

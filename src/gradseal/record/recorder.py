@@ -35,6 +35,7 @@ from gradseal.record.prepare import Prepared, prepare
 from gradseal.record.progress import Progress
 from gradseal.record.resume import Interrupted, find_interrupted
 from gradseal.record.sealing import Sealing
+from gradseal.record.spare import return_freed_memory
 from gradseal.record.watch import Watch, listed
 from gradseal.store.files import FsspecFiles
 
@@ -158,7 +159,7 @@ class Run:
     ) -> None:
         self._prepared = prepared
         self._live = prepared.live
-        self._sealing = Sealing(writer)
+        self._sealing = Sealing(writer, prepared.live.layout)
         self._progress = progress
         self._plan = prepared.manifest.plan
         self._step = 0
@@ -276,7 +277,11 @@ class Run:
                 taken = self._begin(batch)
                 self._watch.check_flags(self._step)
                 self._tell_optimizer()
-                before = self._live.snapshot() if self._step == self._checked_step else None
+                checked = self._step == self._checked_step
+                before = self._sealing.copy_of(self._live.tensors()) if checked else None
+                self._live.let_go()
+                if checked:
+                    return_freed_memory()
                 with seeded(self._prepared.stepper.seed, self._step), taken.in_step():
                     loss: object = train_step(batch, *args, **kwargs)
                 if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
@@ -352,12 +357,13 @@ class Run:
             return
         state = self._live.tensors()
         released = {name: state[behind] for name, behind in self._prepared.release.tensors.items()}
-        self._sealing.close(self._plan.segments, weights_file(released))
+        self._sealing.close(self._plan.segments, lambda: weights_file(released))
         self._closed = True
 
     def _run_again(self, before: dict[str, torch.Tensor], taken: Batch, loss: torch.Tensor) -> None:
         """Runs the step just done from the graph, and stops the recording if a bit differs."""
         own = self._prepared.stepper.take(before, taken.leaves, step=self._step)
+        return_freed_memory()
         after = self._live.tensors()
         wrong = differing(after, before)
         if not same_bits(loss.detach().reshape(()), own.reshape(())):

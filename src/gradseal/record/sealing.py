@@ -1,9 +1,9 @@
 """Sealing states behind the training's back.
 
 A segment's end is copied, and a thread of its own hashes, stores and publishes the copy while the next
-segment is trained: one at a time and in order, so there is at most one copy of the state, and what is
-published is always a whole prefix of the log. What goes wrong there is raised at the next seal, or at the
-end.
+segment is trained: one at a time and in order, so what is published is always a whole prefix of the log.
+There is one copy of the state at most, and whoever needs one in between waits for the seal and gets that
+memory. What goes wrong in the thread is raised at the next seal or copy, or at the end.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from gradseal.program.memory import view_of
+from gradseal.program.tensors import TensorSpec
 from gradseal.proof.entries import Close, Initial, Segment, encode_losses
 from gradseal.proof.writer import BundleWriter
+from gradseal.record.spare import Spare
 
 
 class Sealing:
@@ -23,10 +25,12 @@ class Sealing:
 
     Args:
         writer: The run's log.
+        layout: What the state's tensors are.
     """
 
-    def __init__(self, writer: BundleWriter) -> None:
+    def __init__(self, writer: BundleWriter, layout: Sequence[TensorSpec]) -> None:
         self._writer = writer
+        self._spare = Spare(layout)
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
@@ -50,8 +54,7 @@ class Sealing:
             StoreError: An earlier state could not be stored.
         """
         self.wait()
-        copied = [tensor.detach().to("cpu", copy=True) for tensor in state.values()]
-        said = list(losses)
+        copied, said = self._spare.copy_of(state), list(losses)
 
         def write() -> None:
             named = self._writer.put(encode_losses(said))
@@ -60,7 +63,7 @@ class Sealing:
                     index=index,
                     first_step=steps.start,
                     steps=len(steps),
-                    seal=self._seal(copied),
+                    seal=self._seal(copied.values()),
                     losses=named,
                 )
             )
@@ -68,10 +71,30 @@ class Sealing:
 
         self._later(write)
 
-    def close(self, segments: int, weights: bytes) -> None:
-        """Stores the released weights and closes the log; returns once it is durable."""
+    def copy_of(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A copy of the state on its own device, good until the next seal or copy.
+
+        Args:
+            state: Every tensor in the layout's order.
+
+        Raises:
+            StoreError: An earlier state could not be stored.
+        """
+        if any(tensor.device.type != "cpu" for tensor in state.values()):
+            return {name: tensor.clone() for name, tensor in state.items()}
         self.wait()
-        self._writer.append(Close(segments=segments, weights=self._writer.release(weights)))
+        return self._spare.copy_of(state)
+
+    def close(self, segments: int, weights: Callable[[], bytes]) -> None:
+        """Stores the released weights and closes the log; returns once it is durable.
+
+        Args:
+            segments: How many segments the run had.
+            weights: Makes the released file, once there is no copy of the state any more.
+        """
+        self.wait()
+        self._spare.give_back()
+        self._writer.append(Close(segments=segments, weights=self._writer.release(weights())))
         self._writer.publish()
 
     def wait(self) -> None:
