@@ -39,7 +39,7 @@ format: .venv/.ready  ## Format the code and apply ruff's safe fixes
 docs: .venv/.ready  ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-coverage: .venv/.ready  ## Record and verify each model with each optimizer, into docs/guide/coverage.md
+coverage: .venv/.ready  ## Record and verify each model with each optimizer, into docs/reference/coverage.md
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/coverage_table.py
 
 bench: .venv/.ready  ## Run the benchmarks

@@ -1,6 +1,6 @@
 """Which models and optimizers are recorded and verified: `make coverage`, each pair in turn.
 
-Records two segments of two steps each, verifies them in full, and writes docs/guide/coverage.md.
+Records two segments of two steps each, verifies them in full, and writes docs/reference/coverage.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gradseal.errors import Error, RecordWarning
 from gradseal.verify.verdict import ClaimName, Verdict
 from models import EXAMPLES, Example
 
-PAGE = Path(__file__).parent.parent / "docs" / "guide" / "coverage.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "coverage.md"
 KEY = gradseal.SigningKey(name="owner.example", seed=bytes(32))
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {

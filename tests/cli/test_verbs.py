@@ -252,7 +252,7 @@ def test_a_reader_that_goes_away_is_no_verdict(owned: Owned, arguments: list[str
 
 def test_an_interrupted_recording_ends_plainly_and_never_looks_whole(owned: Owned, tmp_path: Path) -> None:
     key = str(owned.home / "owner.key")
-    command = ["record", "digits", "--out", "cut", "--key", key, "--steps", "100", "--every", "2"]
+    command = ["record", "digits", "--out", "cut", "--key", key, "--steps", "40", "--every", "1"]
     with open(tmp_path / "stderr", "w+b") as stderr:
         process = subprocess.Popen(
             [*COMMAND, *command],
@@ -282,7 +282,7 @@ def test_an_interrupted_recording_ends_plainly_and_never_looks_whole(owned: Owne
     resumed = run(*command, "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on after step " in resumed.stderr
-    assert "100 steps in 50 segments" in resumed.stdout
+    assert "40 steps in 40 segments" in resumed.stdout
     assert run("verify", "cut", "--key", owned.home / "owner.pub", cwd=tmp_path).returncode == 0
 
 

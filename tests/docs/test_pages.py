@@ -15,7 +15,7 @@ EXAMPLES = {
     "plain_pytorch.py": ["train_with_step", "accepted", "train_with_wrap", "accepted"],
     "long_training.py": ["after step 0 of 60", "stopped after step 34", "after step 30 of 60", "accepted: 6"],
 }
-TESTED_ELSEWHERE = {"standalone_check.py"}
+TESTED_ELSEWHERE = {"check_bundle.py"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -59,7 +59,7 @@ def test_mixed_types(order: tuple[torch.dtype, torch.dtype]) -> None:
     check(random(SHAPES * 7, list(order)), 0.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     numbers=st.lists(st.floats(width=32), min_size=1, max_size=9),
     max_norm=st.floats(min_value=1e-6, max_value=1e6),

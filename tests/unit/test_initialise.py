@@ -38,6 +38,7 @@ def free(rules: dict[str, Rule | None]) -> int:
     "make",
     [
         lambda: nn.Linear(12, 5),
+        lambda: nn.Linear(2, 1),
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv1d(2, 2, 5, bias=False)),
         lambda: nn.Embedding(9, 4),
         lambda: nn.Embedding(9, 4, padding_idx=0),
@@ -61,6 +62,21 @@ def test_kinds_of_fills() -> None:
     assert isinstance(rules["1.weight"], Uniform)
     assert rules["2.running_var"] == Constant(number=Named(name="1"))
     assert rules["2.num_batches_tracked"] == Constant(number=Named(name="0"))
+
+
+def test_one_element_keeps_the_rule_it_was_drawn_by() -> None:
+    rules = rules_of(built(lambda: nn.Linear(2, 1)))
+    assert isinstance(rules["bias"], Uniform)
+
+
+def test_one_element_drawn_with_more_free_numbers_is_a_constant() -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.empty(1))
+            nn.init.uniform_(self.w, 0.137, 0.731)
+
+    assert isinstance(rules_of(built(One))["w"], Constant)
 
 
 def test_a_truncated_normal_is_one_fill() -> None:

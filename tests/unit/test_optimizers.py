@@ -221,7 +221,7 @@ FLOATS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     numbers=st.lists(FLOATS, min_size=12, max_size=12),
     case=st.sampled_from(sorted(CASES)),

@@ -76,7 +76,7 @@ def test_a_log_published_after_each_entry_has_the_files_of_its_checkpoint_alone(
     assert [entry_from_bytes(data, where="") for data in raw[1:]] == [entry(i) for i in range(1, 600)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=4))
 def test_a_log_published_in_batches(batches: list[int]) -> None:
     files = MemoryFiles()

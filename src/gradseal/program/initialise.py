@@ -73,10 +73,18 @@ def rule_for(spec: TensorSpec, tensor: torch.Tensor, shapes: Sequence[Sequence[i
         shapes: The shapes of all the state's tensors; a rule's scalars may follow from them.
     """
     fans = fans_of(shapes)
-    if tensor.numel():
-        raw = to_bytes(tensor)
-        if found := constant_of(raw, spec.dtype, fans) or range_of(raw, spec.dtype, spec.shape, fans):
-            return found
+    seen = None
+    if raw := to_bytes(tensor):
+        seen = constant_of(raw, spec.dtype, fans) or range_of(raw, spec.dtype, spec.shape, fans)
+    if seen is not None and not seen.free_bytes():
+        return seen
+    # Any tensor of one element repeats a number; how it was drawn says more than that number.
+    drawn = _noted_rule(tensor, fans)
+    return seen if drawn is None or (seen and seen.free_bytes() <= drawn.free_bytes()) else drawn
+
+
+def _noted_rule(tensor: torch.Tensor, fans: frozenset[int]) -> Rule | None:
+    """The rule that a tensor was seen to be filled by, if it still has those bytes."""
     noted = _noted.get(tensor.untyped_storage()._cdata)
     if noted is None or not _covers_storage(tensor) or noted.storage.expired():
         return None
