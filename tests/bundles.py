@@ -30,7 +30,8 @@ from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import SigningKey
 from gradseal.proof.writer import BlobWriter, BundleWriter
 from gradseal.recipes.digits import Net
-from gradseal.record.recorder import Run, record
+from gradseal.record.recorder import record
+from gradseal.record.run import Run
 from gradseal.verify.contents import read_contents
 from gradseal.verify.executors import Ready, Request
 from gradseal.verify.outcomes import SegmentResult

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gradseal.program.initialise import initialise
     from gradseal.program.lion import Lion
     from gradseal.proof.note import SigningKey, VerificationKey
-    from gradseal.record.recorder import Run, record
+    from gradseal.record.recorder import record
+    from gradseal.record.run import Run
     from gradseal.verify.policy import Policy
     from gradseal.verify.verdict import Verdict
     from gradseal.verify.verifier import verify
@@ -38,7 +39,7 @@ _HOMES = {
     "initialise": "gradseal.program.initialise",
     "SigningKey": "gradseal.proof.note",
     "VerificationKey": "gradseal.proof.note",
-    "Run": "gradseal.record.recorder",
+    "Run": "gradseal.record.run",
     "record": "gradseal.record.recorder",
     "Policy": "gradseal.verify.policy",
     "Verdict": "gradseal.verify.verdict",

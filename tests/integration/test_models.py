@@ -14,7 +14,8 @@ from bundles import KEY, check, statuses
 from coverage_table import OPTIMIZERS
 from gradseal.errors import CaptureError
 from gradseal.program.initialise import initialise
-from gradseal.record.recorder import Run, record
+from gradseal.record.recorder import record
+from gradseal.record.run import Run
 from models import EXAMPLES, Example, Recurrent, cross_entropy, sequences
 
 SHOWN = {"integrity": "shown", "initialisation": "shown", "data": "shown", "computation": "shown"}

@@ -48,7 +48,8 @@ from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import SigningKey
 from gradseal.record.keys import load_signer
 from gradseal.record.progress import Progress
-from gradseal.record.recorder import Run, record
+from gradseal.record.recorder import record
+from gradseal.record.run import Run
 from gradseal.store.files import FsspecFiles
 
 KEY = SigningKey(name="example.com/owner", seed=bytes(32))

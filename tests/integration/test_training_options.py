@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from bundles import KEY, check, cross_entropy, digits
 from gradseal.errors import CaptureError, RecordError
 from gradseal.program.initialise import initialise
-from gradseal.record.recorder import Run, record
+from gradseal.record.recorder import record
+from gradseal.record.run import Run
 from gradseal.verify.verdict import Check, ClaimName, Outcome, Result, Status
 
 STEPS = 6
