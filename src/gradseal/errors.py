@@ -84,6 +84,10 @@ class RecordWarning(UserWarning):
     """Something that a recording allows and that a verifier will hold against it."""
 
 
+class AnchorError(Error):
+    """Evidence about time that cannot be had: a host is away, refuses, or gives what does not verify."""
+
+
 class ReplayError(Error):
     """A segment that could not be replayed at all; says nothing of whether it is true."""
 
