@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV ?= $(firstword $(wildcard $(BIN)/uv) uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs coverage bench lock clean
+.PHONY: help demo test browser lint format docs coverage bench lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -24,7 +24,10 @@ demo: .venv/.ready  ## Record a run, verify it, and see tampered copies rejected
 	$(BIN)/gradseal demo --out build/demo
 
 test: .venv/.ready  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/browser $(PYTEST_ARGS)
+
+browser: .venv/.ready  ## Look at the report in Chromium (needs it and its driver)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/browser
 
 lint: .venv/.ready  ## Check style, format and types
 	$(BIN)/ruff check .

@@ -1,0 +1,113 @@
+"""The report in a browser: it fits, can be read in light and dark, prints, and asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from bundles import KEY, record_run
+from gradseal.report.page import render_page
+from gradseal.verify.policy import Policy
+from gradseal.verify.verifier import verify
+
+SIZES = {"a telephone": (360, 740), "a desk": (1280, 900)}
+SCHEMES = ("light", "dark")
+
+_CONTRASTS = """
+const channel = v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
+const light = c => { const [r, g, b] = c.match(/[0-9.]+/g).map(Number);
+  return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b); };
+const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+  if (!/, 0\\)$/.test(c) && c !== 'transparent') return c; } return 'rgb(255, 255, 255)'; };
+return [...document.querySelectorAll('h1, h2, h3, p, li, th, td, code, figcaption, summary')]
+  .filter(e => e.textContent.trim() && e.getClientRects().length)
+  .map(e => { const a = light(getComputedStyle(e).color), b = light(ground(e));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    return [ratio, e.tagName + ': ' + e.textContent.slice(0, 60)]; });
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("report")
+    record_run(directory / "bundle")
+    verdict = verify(directory / "bundle", Policy.named("full"), keys=[KEY.verification_key])
+    text = render_page(verdict, title="A training", repeat="gradseal verify bundle", made=datetime.now(UTC))
+    (directory / "report.html").write_text(text, encoding="utf-8")
+    return (directory / "report.html").as_uri()
+
+
+def show(browser: webdriver.Chrome, page: str, scheme: str, size: tuple[int, int]) -> None:
+    width, height = size
+    # Not the window, which has a least width of its own.
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    browser.get(page)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_it_fits_and_the_verdict_is_seen_first(
+    browser: webdriver.Chrome, page: str, scheme: str, size: tuple[int, int]
+) -> None:
+    show(browser, page, scheme, size)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
+    outcome = browser.find_element(By.CSS_SELECTOR, ".outcome")
+    assert outcome.text == "Accepted"
+    assert outcome.rect["y"] + outcome.rect["height"] < size[1]
+    for drawing in browser.find_elements(By.TAG_NAME, "svg"):
+        assert 250 < drawing.rect["width"] <= size[0]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_text_stands_out_from_its_ground(browser: webdriver.Chrome, page: str, scheme: str) -> None:
+    """By WCAG 2.1, success criterion 1.4.3: at least 4.5 to 1."""
+    show(browser, page, scheme, SIZES["a desk"])
+    contrasts: list[Any] = browser.execute_script(_CONTRASTS)
+    assert len(contrasts) > 50
+    assert [what for ratio, what in contrasts if ratio < 4.5] == []
+
+
+def test_light_and_dark_differ(browser: webdriver.Chrome, page: str) -> None:
+    grounds = set()
+    for scheme in SCHEMES:
+        show(browser, page, scheme, SIZES["a desk"])
+        grounds.add(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert len(grounds) == 2
+
+
+def test_nothing_else_is_loaded_and_nothing_is_wrong(browser: webdriver.Chrome, page: str) -> None:
+    show(browser, page, "light", SIZES["a desk"])
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]  # selenium does not type it
+    assert browser.find_elements(By.TAG_NAME, "script") == []
+
+
+def test_the_table_of_segments_opens(browser: webdriver.Chrome, page: str) -> None:
+    show(browser, page, "light", SIZES["a telephone"])
+    row = browser.find_element(By.CSS_SELECTOR, "table.numbers tbody tr")
+    assert not row.is_displayed()
+    browser.find_element(By.TAG_NAME, "summary").click()
+    assert row.is_displayed()
+    # The wide table scrolls within its box; the page does not.
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= SIZES["a telephone"][0]
+
+
+def test_it_prints_on_a_few_pages(browser: webdriver.Chrome, page: str, tmp_path: Path) -> None:
+    show(browser, page, "dark", SIZES["a desk"])
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+    data = base64.b64decode(printed["data"])
+    assert data.startswith(b"%PDF")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 6
