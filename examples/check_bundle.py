@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import errno
 import hashlib
 import hmac
 import json
@@ -40,11 +39,12 @@ from typing import Any, BinaryIO, NamedTuple
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-# This checker's own bounds, where the specification has none, or more than plain Python computes in minutes.
-DOCUMENT_BYTES = 2**26  # a program, an initialisation
+DOCUMENT_BYTES = 2**26  # a program, an initialisation, a graph, a release map, a header of weights
+# This checker's own bounds, where the specification's are more than plain Python computes in minutes.
 LOG_BYTES = 2**28  # all entries together
 FILL_COST = 2**26  # of state zero: an element costs 1, one of a constant a 256th, a truncated one up to 64
 ORDERED_SAMPLES = 2**22  # whose order is printed
+EVALUATED_VALUES = 2**22  # of a schedule
 
 
 class Finding(Exception):
@@ -75,7 +75,9 @@ def demand(truth: object, where: str, what: str) -> None:
 # ---- Canonical JSON: json.md ---------------------------------------------------------------------
 
 MAX_INTEGER = 2**53 - 1
-JSON_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+"|([\[{])|([\]}])', re.DOTALL)
+JSON_STRING = rb'"(?:[^"\\]+|\\.)*+"'
+TEXT = re.compile(".{0,1024}", re.DOTALL)
+JSON_TOKEN = re.compile(JSON_STRING + rb"|([\[{])|([\]}])", re.DOTALL)
 
 
 def decode_json(data: bytes, limit: int, where: str) -> Any:
@@ -172,7 +174,7 @@ def read_scalar(value: Any, shape: Any, where: str) -> Any:
         whole = isinstance(value, int) and not isinstance(value, bool)
         demand(whole and shape[0] <= value <= shape[1], where, f"not an integer of the bounds {shape}")
     elif isinstance(shape, set):
-        if read(value, str, where) not in shape:
+        if read(value, TEXT, where) not in shape:
             raise Gap(where, f"{value[:100]!r} is unknown; a later version may know it")
     elif isinstance(shape, re.Pattern):
         demand(shape.fullmatch(read(value, str, where)), where, f"not a text of the form {shape.pattern}")
@@ -219,16 +221,16 @@ class Bundle:
         """A regular file of the bundle."""
         try:
             real = os.path.realpath(os.path.join(self.root, path), strict=True)
-            demand(os.path.commonpath([self.root, real]) == self.root, path, "leads out of the bundle")
+            if os.path.commonpath([self.root, real]) != self.root:
+                raise Gap(path, "leads out of the bundle, and is not followed")
             file = os.fdopen(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
         except (FileNotFoundError, NotADirectoryError):
             raise Gap(path, "is not there") from None
         except OSError as error:
-            demand(error.errno not in (errno.ELOOP, errno.EISDIR), path, "is no regular file")
-            raise
+            raise Gap(path, f"cannot be read: {error.strerror}") from None
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
-            raise Contradiction(path, "is no regular file")
+            raise Gap(path, "is no regular file")
         return file
 
     def read(self, path: str, limit: int) -> bytes:
@@ -512,11 +514,11 @@ ENTRY = Variant(
         "initial": {"seal": digest},
         "segment": {
             "index": (0, 2**24 - 1),
-            "first_step": (0, 2**40 - 1),
+            "first_step": (0, 2**40),
             "steps": (1, 2**20),
             **dict.fromkeys(["seal", "losses"], digest),
         },
-        "close": {"segments": (1, 2**24), "weights": digest},
+        "close": {"segments": (0, 2**24), "weights": digest},
     },
 )
 ENVIRONMENT_TEXTS = ["torch", "machine", "processor", "cpu_capability"]
@@ -622,7 +624,7 @@ class Tensor(NamedTuple):
 
 def tensor_of(value: Any, where: str) -> Tensor:
     """Read a tensor's description; section 1."""
-    fields = read(value, {"name": str, "dtype": DTYPE, "shape": SHAPE}, where)
+    fields = read(value, {"name": TEXT, "dtype": DTYPE, "shape": SHAPE}, where)
     tensor = Tensor(fields["name"], fields["dtype"], tuple(fields["shape"]))
     size = math.prod(max(size, 1) for size in tensor.shape) * ITEM_BYTES[tensor.dtype]
     demand(size <= 2**36, where, "more than 2**36 bytes")
@@ -640,7 +642,8 @@ def check_bounds(name: str, values: Sequence[float], where: str) -> None:
 def optimizer_shape(floats: str, flags: str, most_steps: int = 2**40) -> dict[str, Any]:
     """The shape of an optimizer whose groups have these floats besides `lr`, and these booleans."""
     hyperparameters = {**dict.fromkeys(["lr", *floats.split()], number), **dict.fromkeys(flags.split(), bool)}
-    return {"groups": [{"parameters": [str], **hyperparameters}], "steps_before": (0, most_steps)}
+    group = {"parameters": [str, 0, 100_000], **hyperparameters}
+    return {"groups": [group, 0, 10_000], "steps_before": (0, most_steps)}
 
 
 ADAM = optimizer_shape("beta1 beta2 eps weight_decay", "amsgrad decoupled_weight_decay foreach")
@@ -671,19 +674,28 @@ def trained(optimizer: dict[str, Any]) -> list[str]:
     return list(chain.from_iterable(group["parameters"] for group in optimizer["groups"]))
 
 
+def piece_of(value: Any, where: str) -> tuple[int, tuple[float, ...]]:
+    """Read a piece of a schedule: how many values, and the coefficients of their polynomial; section 5."""
+    length, coefficients = read(value, [object, 2, 2], where)
+    numbers = tuple(read(coefficients, [number, 1, 8], f"{where}[1]"))
+    demand(all(map(math.isfinite, numbers)), where, "a coefficient that is not finite")
+    return read(length, (1, SCHEDULED_VALUES), f"{where}[0]"), numbers
+
+
+SCHEDULED_VALUES, SCHEDULED_PIECES = 2**26, 65_536
+COLUMN = {
+    "field": str,
+    "groups": [(0, MAX_INTEGER), 1, MAX_INTEGER],
+    "pieces": [piece_of, 1, SCHEDULED_PIECES],
+}
 PROGRAM = {
     "format": {"gradseal/program-v1"},
-    "layout": [tensor_of],
-    "constants": [tensor_of],
-    "graphs": [{"batch_size": COUNT, "graph": digest}, 1, 16],
+    "layout": [tensor_of, 0, 200_000],
+    "constants": [tensor_of, 0, 200_000],
+    "graphs": [{"batch_size": (1, 2**30), "graph": digest}, 1, 16],
     "optimizer": parse_optimizer,
     "clip": Nullable(Variant("kind", {"norm": {"max": number}})),
-    "schedule": Nullable(
-        {
-            "columns": [{"field": str, "groups": [(0, MAX_INTEGER), 1, MAX_INTEGER]}, 1, 1024],
-            "table": digest,
-        }
-    ),
+    "schedule": Nullable({"every": (1, 2**40), "columns": [COLUMN, 1, 1024]}),
 }
 
 
@@ -744,6 +756,7 @@ def check_columns(columns: list[dict[str, Any]], optimizer: dict[str, Any]) -> N
         demand(field in allowed & optimizer["groups"][group].keys(), where, f"{field[:100]} cannot change")
     demand(len(set(changed)) == len(changed), where, "a hyperparameter twice")
     demand(all(c["groups"] == sorted(c["groups"]) for c in columns), where, "groups that do not rise")
+    demand(sum(len(c["pieces"]) for c in columns) <= SCHEDULED_PIECES, where, "too many pieces")
 
 
 def check_program(run: Run) -> str:
@@ -760,31 +773,40 @@ def check_program(run: Run) -> str:
 
 
 def check_schedule(run: Run) -> str:
-    """The schedule's table."""
-    schedule, steps = run.program["schedule"], run.plan["steps"]
-    if schedule is None:
+    """The values of a schedule; section 5."""
+    if run.program["schedule"] is None:
         return "none"
-    width = len(schedule["columns"])
-    demand(8 * width * steps <= 2**30, "program.schedule.table", "more than 2**30 bytes")
-    with run.bundle.taking(blob_path(schedule["table"]), schedule["table"]) as take:
-        check_table(take, steps, schedule["columns"], run.program["optimizer"]["groups"])
-    return f"{width} columns for {steps} steps"
+    check_values(run.program["schedule"], run.program["optimizer"], run.plan["steps"])
+    return f"{len(run.program['schedule']['columns'])} columns for {run.plan['steps']} steps"
 
 
-def check_table(
-    take: Callable[[int], bytes], steps: int, columns: list[dict[str, Any]], groups: list[dict[str, Any]]
+def check_values(schedule: dict[str, Any], optimizer: dict[str, Any], steps: int) -> None:
+    """A schedule is as long as the run, and each value obeys the bounds of what it sets."""
+    moves, columns = -(-steps // schedule["every"]), schedule["columns"]
+    demand(moves * len(columns) <= SCHEDULED_VALUES, "program.schedule", "too many values")
+    for number, column in enumerate(columns):
+        where = f"program.schedule.columns[{number}]"
+        demand(sum(n for n, _ in column["pieces"]) == moves, where, "not as many values as the run has")
+        if moves * len(columns) > EVALUATED_VALUES:
+            raise Gap(where, "more values than this checker evaluates")
+        check_column(column, list(values_of(column["pieces"])), optimizer["groups"], where)
+
+
+def values_of(pieces: Iterable[tuple[int, tuple[float, ...]]]) -> Iterator[float]:
+    """The values of a column, by Horner's rule."""
+    for length, coefficients in pieces:
+        for i in range(length):
+            t = (2 * i - length) / length
+            value = coefficients[-1]
+            for coefficient in reversed(coefficients[:-1]):
+                value = value * t + coefficient
+            yield value
+
+
+def check_column(
+    column: dict[str, Any], values: Sequence[float], groups: list[dict[str, Any]], where: str
 ) -> None:
-    """Every value of a schedule's table obeys the bounds of what it sets."""
-    for start in range(0, steps, 1024):
-        count = min(1024, steps - start) * len(columns)
-        values = struct.unpack(f"<{count}d", take(8 * count))
-        for place, column in enumerate(columns):
-            check_column(column, values[place :: len(columns)], groups)
-
-
-def check_column(column: dict[str, Any], values: Sequence[float], groups: list[dict[str, Any]]) -> None:
-    """Some values of a column. A momentum of 0 stays 0, another stays above."""
-    where = "program.schedule.table"
+    """All values of a column. A momentum of 0 stays 0, another stays above."""
     check_bounds(column["field"], values, where)
     for group in column["groups"] if column["field"] == "momentum" else ():
         used = groups[group]["momentum"] != 0
@@ -815,7 +837,7 @@ TAGGED: dict[str, Any] = {
 
 def parse_graph(data: bytes, where: str) -> dict[str, Any]:
     """Read a graph."""
-    graph: dict[str, Any] = read(decode_json(data, 2**26, where), GRAPH, where)
+    graph: dict[str, Any] = read(decode_json(data, DOCUMENT_BYTES, where), GRAPH, where)
     for kind, which in graph["inputs"]:
         demand(isinstance(kind, str) and kind in INPUTS, where, "an input that is none")
         read(which, INPUTS[kind], f"{where}: input")
@@ -875,7 +897,7 @@ def check_graphs(run: Run) -> str:
     size = len(compressor.compress(run.program_bytes))
     for entry in run.program["graphs"]:
         where = f"graph of batch size {entry['batch_size']}"
-        data = run.bundle.blob(entry["graph"], 2**26)
+        data = run.bundle.blob(entry["graph"], DOCUMENT_BYTES)
         graph = parse_graph(data, where)
         check_references(graph, run.program, len(run.fields), where)
         run.graphs.append(graph)
@@ -1104,10 +1126,12 @@ def check_rule(rule: dict[str, Any], tensor: Tensor, where: str) -> None:
 def check_integer_rule(kind: str, value: dict[str, float], tensor: Tensor, where: str) -> None:
     """Integers are filled by a constant or a range of what the type holds."""
     demand(kind in ("constant", "range"), where, f"{kind} for {tensor.dtype}")
+    if kind == "range" and tensor.shape[-1] == 0:
+        return
     demand(all(map(float.is_integer, value.values())), where, "a number that is not whole")
     ends = list(value.values())
     if kind == "range":
-        ends = [value["start"], max(tensor.shape[-1] - 1, 0) * value["step"] + value["start"]]
+        ends = [value["start"], (tensor.shape[-1] - 1) * value["step"] + value["start"]]
         demand(max(map(abs, ends)) <= 2**53, where, "a range beyond 2**53")
     bits = 8 * ITEM_BYTES[tensor.dtype]
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
@@ -1253,10 +1277,14 @@ def free_bytes(
         items.append((tensor.name, free))
     rules = [source for source in sources if isinstance(source, dict)]
     items.append(("the choice of rules", rule_bytes(rules)))
+    items.append(("shapes of constants and buffers", number_bytes(shape_numbers(program), set())))
     seen: set[bytes] = set()
     for graph, entry in reversed(list(zip(graphs, program["graphs"], strict=True))):
-        items.append((f"graph of batch size {entry['batch_size']}", number_bytes(graph_numbers(graph), seen)))
-    items.append(("shapes", number_bytes(shape_numbers(program), set())))
+        counted = (found for found in graph_numbers(graph) if found not in UNCOUNTED)
+        items.append((f"graph of batch size {entry['batch_size']}", number_bytes(counted, seen)))
+    optimizer = program["optimizer"]
+    items.append((f"hyperparameters of {optimizer['name']}", optimizer_bytes(optimizer, program["clip"])))
+    items.append(("schedule", schedule_bytes(program["schedule"]) if program["schedule"] else 0))
     return [item for item in items if item[1]]
 
 
@@ -1270,11 +1298,41 @@ def rule_bytes(rules: list[dict[str, Any]]) -> int:
 
 def number_bytes(found: Iterable[float], seen: set[bytes]) -> int:
     """What an item's numbers could say, after those in `seen`, to which they are added."""
-    uses = [struct.pack(">d", each) for each in found if each not in UNCOUNTED]
+    uses = [struct.pack(">d", each) for each in found]
     new = set(uses) - seen
     seen |= new
     choice_bits = (max(len(seen), 1) - 1).bit_length()
     return 8 * len(new) + -(-len(uses) * choice_bits // 8)
+
+
+def schedule_bytes(schedule: dict[str, Any]) -> int:
+    """What a schedule's numbers could say, which piece has which, and which groups a column is for."""
+    pieces = [piece for column in schedule["columns"] for piece in column["pieces"]]
+    shapes = {coefficients for _, coefficients in pieces}
+    lengths = {length for length, _ in pieces} | {schedule["every"]}
+    size = sum(single_bytes(each) for shape in shapes for each in shape)
+    size += sum((length.bit_length() + 7) // 8 for length in lengths)
+    choice_bits = (len(shapes) - 1).bit_length() + (len(lengths) - 1).bit_length()
+    group_bits = sum(column["groups"][-1] + 1 for column in schedule["columns"])
+    return size + -(-(len(pieces) * choice_bits + group_bits) // 8)
+
+
+def single_bytes(value: float) -> int:
+    """The bytes of a coefficient: 4 if single precision holds it, otherwise 8; none for 0."""
+    if value == 0:
+        return 0
+    try:
+        return 4 if struct.unpack("<f", struct.pack("<f", value))[0] == value else 8
+    except OverflowError:
+        return 8
+
+
+def optimizer_bytes(optimizer: dict[str, Any], clip: dict[str, Any] | None) -> int:
+    """What an optimizer's hyperparameters could say, and which group each parameter is in."""
+    values = chain([clip["max"]] if clip else [], *(group.values() for group in optimizer["groups"]))
+    counted = {each for each in values if isinstance(each, float) and each not in UNCOUNTED}
+    choice_bits = (max(len(optimizer["groups"]), 1) - 1).bit_length()
+    return 8 * len(counted) + -(-len(trained(optimizer)) * choice_bits // 8)
 
 
 def graph_numbers(graph: dict[str, Any]) -> Iterator[float]:
@@ -1371,12 +1429,14 @@ def parse_schema(data: bytes) -> list[Tensor]:
 
 
 def tree_fields(value: Any, level: int, where: str) -> Iterator[Tensor]:
-    """The fields of a tree whose root is at `level`."""
-    demand(level <= 9 and isinstance(value, dict) and len(value) == 1, where, "above 9 levels, or no tree")
+    """The fields of a tree that stands in `level` - 1 others."""
+    demand(level <= 9 and isinstance(value, dict) and len(value) == 1, where, "in more than 8 trees, or none")
     [(kind, parts)] = value.items()
     read(parts, [object, 0, 1024], where)
     if kind == "tensor" and len(parts) == 2:
-        yield tensor_of({"name": "", "dtype": parts[0], "shape": parts[1]}, where)
+        field = tensor_of({"name": "", "dtype": parts[0], "shape": parts[1]}, where)
+        demand(max(field.shape, default=0) <= 2**30, where, "a size above 2**30")
+        yield field
         return
     demand(kind in ("tuple", "list", "dict"), where, "a tree that is none")
     if kind == "dict":
@@ -1469,16 +1529,20 @@ WEIGHT = {
 def parse_release(data: bytes, layout: list[Tensor]) -> dict[str, str]:
     """Read a release map: by released name, that of the state's tensor."""
     shape = {"format": {"gradseal/release-v1"}, "tensors": {str: str}}
-    tensors: dict[str, str] = read(decode_json(data, 2**26, "release map"), shape, "release map")["tensors"]
+    value = decode_json(data, DOCUMENT_BYTES, "release map")
+    tensors: dict[str, str] = read(value, shape, "release map")["tensors"]
     known = {tensor.name for tensor in layout}
     demand(known.issuperset(tensors.values()), "release map", "a tensor that the state has not")
+    demand("__metadata__" not in tensors and len(tensors) <= 200_000, "release map", "metadata, or too many")
     return tensors
 
 
 def parse_weights_header(data: bytes) -> list[Tensor]:
     """The tensors of a safetensors file in the order of their bytes, which have no gaps between them."""
-    demand(data.startswith(b"{"), WEIGHTS, "a header that is no object")
-    header = read(parse_json(data.rstrip(b" "), WEIGHTS), {str: WEIGHT}, WEIGHTS)
+    data = data.rstrip(b" ")
+    demand(data.startswith(b"{") and data.endswith(b"}"), WEIGHTS, "a header that is no object")
+    demand(b"-" not in re.sub(JSON_STRING, b"", data, flags=re.DOTALL), WEIGHTS, "a number with a sign")
+    header = read(parse_json(data, WEIGHTS), {str: WEIGHT}, WEIGHTS)
     end, tensors = 0, []
     for name, fields in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype = WEIGHT_DTYPES[fields["dtype"]]
@@ -1494,7 +1558,7 @@ def compare_weights(
 ) -> None:
     """A safetensors file holds exactly the release map's tensors of a state."""
     size = int.from_bytes(take(8), "little")
-    demand(size <= 2**26, WEIGHTS, "a header of more than 2**26 bytes")
+    demand(size <= DOCUMENT_BYTES, WEIGHTS, "a header of more than 2**26 bytes")
     tensors = parse_weights_header(take(size))
     names = {tensor.name for tensor in tensors}
     demand(names == release.keys(), WEIGHTS, "its tensors are not those of the release map")
@@ -1510,7 +1574,7 @@ def compare_weights(
 
 def check_release(run: Run) -> str:
     """The release map names tensors of the state."""
-    run.release = parse_release(run.bundle.blob(run.manifest["release"], 2**26), run.layout)
+    run.release = parse_release(run.bundle.blob(run.manifest["release"], DOCUMENT_BYTES), run.layout)
     return f"{len(run.release)} tensors"
 
 

@@ -11,6 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
 
 from bundles import (
     BATCH,
@@ -19,6 +21,7 @@ from bundles import (
     NoReplay,
     check,
     cross_entropy,
+    digits,
     files_of,
     findings,
     linear,
@@ -37,7 +40,7 @@ from gradseal.program.sources import Given
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.entries import encode_losses
-from gradseal.proof.files import WEIGHTS, blob_path, opening_path, read_blob
+from gradseal.proof.files import CHECKPOINT, WEIGHTS, blob_path, opening_path, read_blob
 from gradseal.proof.manifest import Data, Manifest
 from gradseal.proof.merkle import root_of
 from gradseal.verify.contents import read_contents
@@ -52,8 +55,8 @@ EXPECTED: dict[str, tuple[Check, str, str]] = {
     "an entry": (Check.LOG, "tile/0/000.p/6", "entry 3 does not have the hash"),
     "the entries' order": (Check.LOG, "tile/0/000.p/6", "entry 3 does not have the hash"),
     "the released weights": (Check.WEIGHTS, WEIGHTS, "is not the last state's"),
-    "the signature": (Check.SIGNATURE, "checkpoint", "not signed by the manifest's owner"),
-    "the owner": (Check.PINNED_KEY, "entry 0: owner", "none of those pinned"),
+    "the signature": (Check.PINNED_KEY, "checkpoint", "not signed by a key that was pinned"),
+    "the owner": (Check.PINNED_KEY, "checkpoint", "not signed by a key that was pinned"),
     "a state, resealed": (Check.REPLAY, "segment 1", "in parameters/1.weight;"),
     "the samples' order, resealed": (Check.REPLAY, "segment 0", "differs from the sealed state"),
 }
@@ -213,15 +216,15 @@ def test_another_initialisation_rule_is_refuted(recorded: Recorded, tmp_path: Pa
         assert "'normal'" in found[0].message
 
 
-def recommit(forgery: Forgery, sample: int) -> None:
-    """Changes a pixel of one sample, and commits to the data again."""
+def recommit(forgery: Forgery, sample: int, at: int = 2, flip: int = 0x40) -> None:
+    """Changes a byte of one sample, a pixel's unless said otherwise, and commits to the data again."""
     read, data = forgery.copy.files, forgery.manifest.data
     schema = SampleSchema.decode(read_blob(read, data.schema, 1 << 20), where="schema")
     (shard,) = _pieces(read_blob(read, data.shards, 1 << 20), 32)
     samples = _pieces(read_blob(read, shard, 1 << 20), schema.size_bytes)
-    pixel = bytearray(samples[sample])
-    pixel[2] ^= 0x40
-    samples[sample] = bytes(pixel)
+    changed_sample = bytearray(samples[sample])
+    changed_sample[at] ^= flip
+    samples[sample] = bytes(changed_sample)
     leaves = [schema.leaf(s) for s in samples]
     put = forgery.blobs.put
     changed = Data(
@@ -277,10 +280,100 @@ def test_a_seal_that_is_not_the_opening_is_refuted(recorded: Recorded, tmp_path:
 def test_released_weights_written_otherwise_are_refuted(recorded: Recorded, tmp_path: Path) -> None:
     copy = copy_bundle(recorded(), tmp_path / "copy", KEY)
     tensors = safetensors.torch.load(copy.files.read(WEIGHTS, 1 << 20))
-    copy.files.write(WEIGHTS, safetensors.torch.save(tensors, metadata={"licence": "none"}))
+    plain = safetensors.torch.save(tensors)
+    size = int.from_bytes(plain[:8], "little")
+    longer = (size + 8).to_bytes(8, "little") + plain[8 : 8 + size] + b" " * 8 + plain[8 + size :]
+    copy.files.write(WEIGHTS, longer)
     _, (finding,) = refuted(tmp_path / "copy", replays=False)
     assert (finding.check, finding.where) == (Check.WEIGHTS, WEIGHTS)
     assert "not the file that the run was closed with" in finding.message
+
+
+def test_released_weights_with_metadata_are_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    tensors = safetensors.torch.load(forgery.copy.files.read(WEIGHTS, 1 << 20))
+    data = safetensors.torch.save(tensors, metadata={"licence": "none"})
+    forgery.copy.files.write(WEIGHTS, data)
+    forgery.weights = forgery.blobs.put(data)
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.WEIGHTS, WEIGHTS)
+    assert "metadata" in finding.message
+
+
+def test_a_key_that_did_not_sign_is_refuted_before_the_tree_is_read(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    copy = copy_bundle(recorded(), tmp_path / "copy", KEY)
+    text = copy.files.read(CHECKPOINT, 1 << 16)
+    copy.files.write(CHECKPOINT, text.replace(b"\n6\n", b"\n7\n"))
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.PINNED_KEY, CHECKPOINT)
+    unpinned = check(tmp_path / "copy", keys=[], executor=NoReplay())
+    assert unpinned.outcome is Outcome.INCONCLUSIVE  # for the entries of so long a log are not there
+
+
+def test_a_graph_that_reads_more_than_a_sample_has_is_refuted(recorded: Recorded, tmp_path: Path) -> None:
+    forgery = Forgery.of(recorded(), tmp_path / "copy")
+    for size, graph in forgery.graphs.items():
+        inputs = tuple(replace(i, key=2) if i.kind == "batch" and i.key == 1 else i for i in graph.inputs)
+        assert inputs != graph.inputs
+        forgery.graphs[size] = replace(graph, inputs=inputs)
+    forgery.write()
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert (finding.check, finding.where) == (Check.PROGRAM, "graph of batch size 8")
+    assert finding.message == "reads batch 2, but a sample has 2 fields"
+
+
+class Masked(nn.Module):
+    """Has a buffer of truth values."""
+
+    mask: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Linear(64, 10)
+        self.register_buffer("mask", torch.arange(64) % 3 > 0)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.classify(images.flatten(1) * self.mask)
+        return scores
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with truth values in its state, its constants and its samples."""
+    images, classes = digits().tensors
+    constant = torch.arange(10) % 2 > 0
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        own, classes, used = batch
+        scores = model(own) * constant
+        losses = functional.cross_entropy(scores, classes, reduction="none")
+        total: torch.Tensor = (losses * used).mean()
+        return total
+
+    path = tmp_path_factory.mktemp("masked") / "bundle"
+    record_run(path, Masked, data=TensorDataset(images, classes, classes > 4), loss=loss, shuffle=False)
+    assert check(path).outcome is not Outcome.REJECTED
+    return path
+
+
+@pytest.mark.parametrize("what", ["state", "constant", "sample"])
+def test_a_truth_value_of_two_is_refuted(masked: Path, tmp_path: Path, what: str) -> None:
+    forgery = Forgery.of(masked, tmp_path / "copy")
+    if what == "state":
+        forgery.put_tensor(1, "buffers/mask", bytes([2]) + bytes(63))
+    elif what == "constant":
+        given = Given(digest=forgery.blobs.put(bytes([2]) + bytes(9)))
+        forgery.initialisation = replace(forgery.initialisation, constants=(given,))
+    else:
+        recommit(forgery, 3, at=-1, flip=0x40)
+    forgery.write()
+    expected = {"state": Check.STATES, "constant": Check.PROGRAM, "sample": Check.DATA}[what]
+    _, (finding,) = refuted(tmp_path / "copy", replays=False)
+    assert finding.check is expected
+    assert "a truth value that is neither 0 nor 1" in finding.message
 
 
 def test_a_release_of_nothing_is_noted(recorded: Recorded, tmp_path: Path) -> None:
@@ -393,7 +486,8 @@ def test_graphs_far_above_the_cap_are_not_compressed(recorded: Recorded, tmp_pat
 
 def test_a_shard_that_is_too_large_is_refused(recorded: Recorded, tmp_path: Path) -> None:
     forgery = Forgery.of(recorded(), tmp_path / "copy")
-    schema = SampleSchema(tree=TensorSpec(name="sample", dtype="uint8", shape=(1 << 30,)))
+    fields = (TensorSpec(name=str(n), dtype="uint8", shape=(1 << 29,)) for n in range(2))
+    schema = SampleSchema(tree=("tuple", tuple(fields), ()))
     data = replace(forgery.manifest.data, schema=forgery.blobs.put(schema.encode()), shard_samples=40)
     forgery.manifest = replace(forgery.manifest, data=data)
     forgery.write()

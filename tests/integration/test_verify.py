@@ -41,8 +41,9 @@ from gradseal.program.randomness import run_seed
 from gradseal.program.release import Release
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.canonical import decode, encode
-from gradseal.proof.files import WEIGHTS, blob_path, opening_path, read_blob
+from gradseal.proof.files import CHECKPOINT, WEIGHTS, blob_path, opening_path, read_blob
 from gradseal.proof.manifest import Manifest
+from gradseal.proof.note import sign_note
 from gradseal.store.files import FsspecFiles
 from gradseal.verify.contents import Log, order_of
 from gradseal.verify.evidence import samples_used
@@ -142,8 +143,18 @@ def test_another_pinned_key_rejects(recorded: Recorded) -> None:
     verdict = check(recorded(), keys=[OTHER_KEY.verification_key], executor=NoReplay())
     assert verdict.outcome is Outcome.REJECTED
     (finding,) = findings(verdict, Result.REFUTED)
-    assert (finding.check, finding.where) == (Check.PINNED_KEY, "entry 0: owner")
+    assert (finding.check, finding.where) == (Check.PINNED_KEY, "checkpoint")
     assert statuses(verdict)["integrity"] == "refuted"
+
+
+def test_a_pinned_key_that_signed_another_owners_log_rejects(recorded: Recorded, tmp_path: Path) -> None:
+    copy = copy_bundle(recorded(), tmp_path / "copy", KEY)
+    text = open_bundle(copy.files).note.text
+    copy.files.write(CHECKPOINT, sign_note(text, [KEY, OTHER_KEY]))
+    verdict = check(tmp_path / "copy", keys=[OTHER_KEY.verification_key], executor=NoReplay())
+    assert verdict.outcome is Outcome.REJECTED
+    (finding,) = findings(verdict, Result.REFUTED)
+    assert (finding.check, finding.where) == (Check.PINNED_KEY, "entry 0: owner")
 
 
 def test_the_weights_that_are_handed_in_are_compared(recorded: Recorded, tmp_path: Path) -> None:
@@ -154,6 +165,10 @@ def test_the_weights_that_are_handed_in_are_compared(recorded: Recorded, tmp_pat
     assert any("handed in" in f.message for f in findings(verdict, Result.HELD, Check.WEIGHTS))
 
     other = tmp_path / "other.safetensors"
+    safetensors.torch.save_file(tensors, other, metadata={"format": "pt"})
+    verdict = check(recorded(), weights=other, executor=Elsewhere({}, error=0))
+    assert verdict.outcome is Outcome.ACCEPTED, "a file of the verifier's own may have metadata"
+
     tensors["1.bias"][0] += 1
     safetensors.torch.save_file(tensors, other)
     verdict = check(recorded(), weights=other, executor=NoReplay())
@@ -253,12 +268,15 @@ def test_an_unknown_operator_is_inconclusive(recorded: Recorded, tmp_path: Path)
     assert "aten.from_file.default" in f"{finding.where} {finding.message}"
 
 
-@pytest.mark.parametrize("field", ["order", "collation", "rule"])
+@pytest.mark.parametrize("field", ["order", "collation", "rule", "format"])
 def test_an_unknown_rule_is_inconclusive(recorded: Recorded, tmp_path: Path, field: str) -> None:
     forgery = Forgery.of(recorded(), tmp_path / "copy")
     manifest = forgery.manifest
     if field == "rule":
         blob = forgery.initialisation.encode().replace(b'"kind":"uniform"', b'"kind":"orthogonal"')
+        manifest = replace(manifest, initialisation=forgery.blobs.put(blob))
+    elif field == "format":
+        blob = forgery.initialisation.encode().replace(b"initialisation-v1", b"initialisation-v2")
         manifest = replace(manifest, initialisation=forgery.blobs.put(blob))
     else:
         unknown: dict[str, Any] = {field: "new-v9"}

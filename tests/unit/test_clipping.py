@@ -54,11 +54,6 @@ def test_the_bits_of_torch(dtype: torch.dtype, max_norm: float) -> None:
     check(random([(17,)] * 40, [dtype]), max_norm)
 
 
-@pytest.mark.parametrize("order", [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)])
-def test_mixed_types(order: tuple[torch.dtype, torch.dtype]) -> None:
-    check(random(SHAPES * 7, list(order)), 0.5)
-
-
 @settings(max_examples=60)
 @given(
     numbers=st.lists(st.floats(width=32), min_size=1, max_size=9),

@@ -132,7 +132,6 @@ def test_malformed_arguments(argument: Any) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": "gradseal/graph-v2"},
         {"more": 1},
         {"loss": 4},
         {"loss": -1},
@@ -162,6 +161,11 @@ def test_malformed_arguments(argument: Any) -> None:
 def test_malformed_graphs(changes: dict[str, Any]) -> None:
     with pytest.raises(MalformedBundle):
         read(document(**changes))
+
+
+def test_an_unknown_format_is_another_versions() -> None:
+    with pytest.raises(UnknownKind):
+        read(document(format="gradseal/graph-v2", more=1))
 
 
 @pytest.mark.parametrize(

@@ -366,6 +366,14 @@ def test_malformed_json(own: Optimizer, change: Any) -> None:
         read(value)
 
 
+@pytest.mark.parametrize("own", [own for own in ALL if not own.COUNTS], ids=lambda own: own.name)
+def test_what_counts_no_updates_has_none_or_one_before(own: Optimizer) -> None:
+    for count in (0, 1):
+        assert read({**own.to_json(), "steps_before": count}).steps_before == count
+    with pytest.raises(MalformedBundle):
+        read({**own.to_json(), "steps_before": 2})
+
+
 @pytest.mark.parametrize(
     ("own", "field", "value"),
     [

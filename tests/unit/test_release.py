@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradseal.errors import CorruptBlob, MalformedBundle
+from gradseal.errors import CorruptBlob, MalformedBundle, UnknownKind
 from gradseal.program.memory import digest, from_bytes, to_bytes, weights_file
 from gradseal.program.release import Release, read_weights
 from gradseal.program.tensors import ITEM_SIZE_BYTES, TensorSpec
@@ -33,13 +33,18 @@ def test_round_trip() -> None:
         {"format": "gradseal/release-v1", "tensors": {"w": 1}},
         {"format": "gradseal/release-v1", "tensors": ["w"]},
         {"format": "gradseal/release-v1", "tensors": {}, "more": 1},
-        {"format": "gradseal/release-v2", "tensors": {}},
         {"format": "gradseal/release-v1"},
+        {"format": "gradseal/release-v1", "tensors": {"__metadata__": "parameters/w"}},
     ],
 )
 def test_malformed_release_maps(value: Any) -> None:
     with pytest.raises(MalformedBundle):
         Release.decode(encode(value), LAYOUT, where="release")
+
+
+def test_an_unknown_format_is_another_versions() -> None:
+    with pytest.raises(UnknownKind):
+        Release.decode(encode({"format": "gradseal/release-v2", "more": 1}), LAYOUT, where="release")
 
 
 def test_weights_of_every_type() -> None:
@@ -96,8 +101,35 @@ def test_malformed_weights(data: bytes) -> None:
     ids=["tensor", "type", "metadata"],
 )
 def test_weights_that_say_something_twice(header: bytes) -> None:
-    with pytest.raises(MalformedBundle, match="same key twice"):
-        read_weights(file(header, b"0000"), where="weights")
+    for allow in (False, True):
+        with pytest.raises(MalformedBundle, match="same key twice"):
+            read_weights(file(header, b"0000"), where="weights", allow_metadata=allow)
+
+
+PART = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize("metadata", [{"licence": "none"}, {}, None])
+def test_metadata_are_refused_unless_allowed(metadata: Any) -> None:
+    whole = file({"__metadata__": metadata, "a": PART}, b"0000")
+    assert set(read_weights(whole, where="weights", allow_metadata=True)) == {"a"}
+    with pytest.raises(MalformedBundle, match="metadata"):
+        read_weights(whole, where="weights")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": PART | {"more": "room for a message"}},
+        {"a": [*PART.values()]},
+        b" " + json.dumps({"a": PART}).encode(),
+        json.dumps({"a": PART}).encode() + b"\n",
+    ],
+    ids=["a field", "a list", "a space before", "a line end after"],
+)
+def test_headers_that_the_library_takes_and_the_format_does_not(header: Any) -> None:
+    with pytest.raises(MalformedBundle):
+        read_weights(file(header, b"0000"), where="weights", allow_metadata=True)
 
 
 @given(st.data())

@@ -1,4 +1,4 @@
-"""The table of a schedule: reading it strictly, and counting what could hide in it."""
+"""Schedules: read strictly, evaluated, made of values, and what could hide in them counted."""
 
 from __future__ import annotations
 
@@ -7,38 +7,58 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gradseal.errors import CorruptBlob, MalformedBundle
-from gradseal.program.schedule import MAX_TABLE_BYTES, Column, Schedule, Scheduled
+from gradseal.errors import MalformedBundle
+from gradseal.program.curves import TOLERANCE, pieces_of
+from gradseal.program.optimizers import SGD, SGDGroup
+from gradseal.program.schedule import MAX_PIECES, MAX_VALUES, Column, Piece, Schedule
+from gradseal.proof.canonical import float_to_bits
 from gradseal.proof.fields import Fields
 
 GROUPS = [("lr", "momentum"), ("lr",)]
-DIGEST = "ab" * 32
+ONE, HALF = float_to_bits(1.0), float_to_bits(0.5)
+SMALLEST = 5e-324
 
 
 def said(**changes: Any) -> dict[str, Any]:
-    columns: list[Any] = [{"field": "lr", "groups": [0, 1]}, {"field": "momentum", "groups": [0]}]
-    return {"columns": columns, "table": DIGEST} | changes
+    return {"columns": [column(groups=[0, 1]), column("momentum", [0])], "every": 3} | changes
 
 
-def column(field: str = "lr", groups: Any = (0,)) -> dict[str, Any]:
-    return {"field": field, "groups": list(groups)}
+def column(
+    field: str = "lr", groups: Any = (0,), pieces: Any = ((2, [ONE]), (1, [HALF, ONE]))
+) -> dict[str, Any]:
+    return {"field": field, "groups": list(groups), "pieces": [list(p) for p in pieces]}
 
 
-def read(value: dict[str, Any]) -> Scheduled:
-    return Scheduled.from_fields(Fields(value, "program", "schedule"), GROUPS)
+def read(value: dict[str, Any]) -> Schedule:
+    return Schedule.from_fields(Fields(value, "program", "schedule"), GROUPS)
 
 
-def schedule(values: Any) -> Schedule:
-    table = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
-    columns = tuple(Column(field=f"f{i}", groups=(0,)) for i in range(table.shape[1]))
-    return Schedule(columns=columns, table=table)
+def schedule(*columns: Any) -> Schedule:
+    """One that has these values, a list for each column."""
+    return Schedule(
+        every=1,
+        columns=tuple(
+            Column(field=f"f{i}", groups=(i,), pieces=pieces_of(np.asarray(values, dtype=np.float64)))
+            for i, values in enumerate(columns)
+        ),
+    )
+
+
+def values_of(own: Column) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.concatenate(list(own.values()))
 
 
 def test_what_a_program_says_is_read_back() -> None:
-    scheduled = read(said())
-    assert scheduled.to_json() == said()
-    assert scheduled.columns == (Column(field="lr", groups=(0, 1)), Column(field="momentum", groups=(0,)))
+    own = read(said())
+    assert own.to_json() == said()
+    pieces = (Piece(length=2, coefficients=(1.0,)), Piece(length=1, coefficients=(0.5, 1.0)))
+    assert own.columns == (
+        Column(field="lr", groups=(0, 1), pieces=pieces),
+        Column(field="momentum", groups=(0,), pieces=pieces),
+    )
 
 
 WRONG: dict[str, Any] = {
@@ -51,7 +71,19 @@ WRONG: dict[str, Any] = {
     "a group that the optimizer has not": said(columns=[column(groups=[2])]),
     "what the group has not": said(columns=[column("momentum", [1])]),
     "one hyperparameter in two columns": said(columns=[column(groups=[0, 1]), column(groups=[1])]),
-    "a digest that is none": said(table="ab"),
+    "no pieces": said(columns=[column(pieces=[])]),
+    "a piece of no value": said(columns=[column(pieces=[(0, [ONE])])]),
+    "a piece too long": said(columns=[column(pieces=[(MAX_VALUES + 1, [ONE])])]),
+    "a length that is a truth value": said(columns=[column(pieces=[(True, [ONE])])]),
+    "a piece without coefficients": said(columns=[column(pieces=[(1, [])])]),
+    "nine coefficients": said(columns=[column(pieces=[(1, [ONE] * 9)])]),
+    "a coefficient that is a number": said(columns=[column(pieces=[(1, [1])])]),
+    "a coefficient that is infinite": said(columns=[column(pieces=[(1, [float_to_bits(math.inf)])])]),
+    "a piece with more": said(columns=[column(pieces=[(1, [ONE], 0)])]),
+    "values that hold for no step": said(every=0),
+    "pieces over the limit": said(
+        columns=[column(pieces=[(1, [ONE])] * (MAX_PIECES // 2 + 1), groups=[g]) for g in (0, 1)]
+    ),
     "a field too many": said(rate=1),
 }
 
@@ -62,32 +94,67 @@ def test_what_is_malformed(value: dict[str, Any]) -> None:
         read(value)
 
 
-def test_a_table_is_read_back() -> None:
-    scheduled = read(said())
-    data = np.array([[0.1, 0.9], [0.05, 0.95]]).astype("<f8").tobytes()
-    own = Schedule.from_table(scheduled, data, 2, where="table")
-    assert own.table_file() == data
-    assert own.at(1) == {(0, "lr"): 0.05, (1, "lr"): 0.05, (0, "momentum"): 0.95}
+def test_a_value_is_the_written_polynomial() -> None:
+    piece = Piece(length=4, coefficients=(0.3, -0.7, 0.11))
+    for i in range(4):
+        t = (2 * i - 4) / 4
+        assert piece.at(i) == (0.11 * t + -0.7) * t + 0.3
 
 
-@pytest.mark.parametrize("size", [0, 15, 17, 32])
-def test_a_table_of_another_size_is_corrupt(size: int) -> None:
-    with pytest.raises(CorruptBlob, match="rows"):
-        Schedule.from_table(read(said()), bytes(size), 1, where="table")
+@given(
+    length=st.integers(1, 200),
+    coefficients=st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=8),
+)
+def test_one_value_and_all_have_the_same_bits(length: int, coefficients: list[float]) -> None:
+    piece = Piece(length=length, coefficients=tuple(coefficients))
+    with np.errstate(all="ignore"):
+        together = piece.values(0, length)
+    assert together.tobytes() == np.array([piece.at(i) for i in range(length)]).tobytes()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_table_holds_finite_numbers(value: float) -> None:
-    data = np.array([0.1, value]).astype("<f8").tobytes()
-    with pytest.raises(MalformedBundle, match="finite"):
-        Schedule.from_table(read(said()), data, 1, where="table")
+def test_a_step_has_the_value_that_holds_there() -> None:
+    own = read(said())
+    rates = [own.at(step)[(1, "lr")] for step in range(9)]
+    assert rates == [1.0] * 6 + [0.5 - 1.0] * 3
+    assert own.at(0) == {(0, "lr"): 1.0, (1, "lr"): 1.0, (0, "momentum"): 1.0}
 
 
-def test_a_table_is_bounded_before_it_is_read() -> None:
-    scheduled = read(said())
-    assert scheduled.table_bytes(1000) == 16_000
-    with pytest.raises(MalformedBundle, match="over the limit"):
-        scheduled.table_bytes(MAX_TABLE_BYTES // 16 + 1)
+SGD_OF_TWO = SGD(
+    groups=(SGDGroup(parameters=("a",), lr=1.0, momentum=0.9), SGDGroup(parameters=("b",), lr=1.0))
+)
+
+
+def in_optimizer(*pieces: Piece, field: str = "momentum", group: int = 0, every: int = 1) -> Schedule:
+    return Schedule(every=every, columns=(Column(field=field, groups=(group,), pieces=pieces),))
+
+
+def test_a_schedule_that_fits_run_and_optimizer() -> None:
+    in_optimizer(Piece(length=5, coefficients=(0.5, 0.25))).check(SGD_OF_TWO, 5, where="s")
+    in_optimizer(Piece(length=3, coefficients=(0.5,)), every=2).check(SGD_OF_TWO, 5, where="s")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        in_optimizer(Piece(length=4, coefficients=(0.5,))),
+        in_optimizer(Piece(length=6, coefficients=(0.5,))),
+        in_optimizer(Piece(length=5, coefficients=(0.5,)), every=2),
+        in_optimizer(Piece(length=5, coefficients=(0.5, 0.75))),
+        in_optimizer(Piece(length=4, coefficients=(0.5,)), Piece(length=1, coefficients=(0.0,))),
+        in_optimizer(Piece(length=5, coefficients=(0.5,)), group=1),
+        in_optimizer(Piece(length=5, coefficients=(0.0, 1e308, 1e308, 1e308)), field="lr"),
+    ],
+    ids=["short", "long", "by another cadence", "negative", "momentum goes", "momentum comes", "infinite"],
+)
+def test_one_that_does_not(wrong: Schedule) -> None:
+    with pytest.raises(MalformedBundle, match=r"^s: columns\[0\]"):
+        wrong.check(SGD_OF_TWO, 5, where="s")
+
+
+def test_a_schedule_is_bounded_before_it_is_evaluated() -> None:
+    long = in_optimizer(*[Piece(length=MAX_VALUES, coefficients=(0.5,))] * 2)
+    with pytest.raises(MalformedBundle, match="more than"):
+        long.check(SGD_OF_TWO, 2 * MAX_VALUES, where="s")
 
 
 STEPS = np.arange(1000)
@@ -95,27 +162,52 @@ SMOOTH: dict[str, Any] = {
     "constant": np.full(1000, 0.1),
     "linear": 0.1 * (1 - STEPS / 1000),
     "cosine": 0.05 * (1 + np.cos(np.pi * STEPS / 1000)),
+    "a long cosine": 0.05 * (1 + np.cos(np.pi * np.arange(50_000) / 50_000)),
     "exponential": 0.1 * 0.999**STEPS,
-    "by epoch": 0.05 * (1 + np.cos(np.pi * (STEPS // 50) / 20)),
     "in stairs": 0.1 * 0.1 ** (STEPS // 250),
 }
 
 
 @pytest.mark.parametrize("values", SMOOTH.values(), ids=SMOOTH)
-def test_a_smooth_schedule_hides_next_to_nothing(values: Any) -> None:
-    assert schedule(values).free_bytes() <= 64
+def test_a_smooth_schedule_takes_few_numbers(values: Any) -> None:
+    own = schedule(values)
+    assert own.free_bytes() <= 40
+    assert np.abs(values_of(own.columns[0]) - values).max() <= TOLERANCE * np.abs(values).max()
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
-def test_an_arbitrary_table_counts_about_three_bytes_a_value(scale: float) -> None:
+def test_warm_up_and_decay() -> None:
+    values = np.minimum((STEPS + 1) ** -0.5, (STEPS + 1) * 100**-1.5)
+    assert schedule(values).free_bytes() <= 150
+
+
+def test_equal_values_are_kept_to_the_bit() -> None:
+    values = np.repeat([0.1, 1 / 3, 0.0, 1e-9], 50)
+    assert np.array_equal(values_of(schedule(values).columns[0]), values)
+
+
+@given(values=st.lists(st.floats(0, 1e6) | st.sampled_from([0.0, SMALLEST, 0.1]), min_size=1, max_size=60))
+def test_any_values_are_met_and_never_turn_negative(values: list[float]) -> None:
+    wanted = np.array(values)
+    pieces = pieces_of(wanted)
+    first = 0
+    for piece in pieces:
+        own, there = piece.values(0, piece.length), wanted[first : first + piece.length]
+        assert np.abs(own - there).max() <= TOLERANCE * there.max()
+        assert (own >= 0).all()
+        first += piece.length
+    assert first == len(values)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12, 1e-310])
+def test_arbitrary_values_count_about_four_bytes_each(scale: float) -> None:
     values = np.random.default_rng(1).random(1000) * scale
-    assert 2800 <= schedule(values).free_bytes() <= 3800
+    assert schedule(values).free_bytes() >= 3900
 
 
-def test_single_precision_noise_on_a_smooth_schedule_counts() -> None:
-    """What is hidden in the low bits of rates would still steer weights of single precision."""
-    noise = np.random.default_rng(2).integers(0, 1 << 12, 1000) * 2.0**-24
-    assert schedule(SMOOTH["linear"] * (1 + noise)).free_bytes() >= 1000
+def test_what_is_below_the_tolerance_is_not_kept() -> None:
+    """So that it carries nothing, rather than being carried and not counted."""
+    noise = np.random.default_rng(2).random(1000) * 2.0**-24
+    assert schedule(1 + noise).free_bytes() <= 40
 
 
 def test_the_lengths_of_equal_runs_count() -> None:
@@ -124,7 +216,14 @@ def test_the_lengths_of_equal_runs_count() -> None:
     assert schedule(values).free_bytes() >= 100 * 7 / 8
 
 
-def test_every_column_counts() -> None:
-    values = np.random.default_rng(4).random((100, 2))
-    one = schedule(values[:, 0]).free_bytes() + schedule(values[:, 1]).free_bytes()
-    assert schedule(values).free_bytes() == one
+def test_what_a_schedule_holds_is_counted_number_by_number() -> None:
+    shared = Piece(length=300, coefficients=(0.1, 0.5))  # 8 bytes and 4
+    own = Schedule(
+        every=1,  # 1 byte
+        columns=(
+            Column(field="lr", groups=(0, 4), pieces=(shared, Piece(length=7, coefficients=(0.0,)))),
+            Column(field="lr", groups=(2,), pieces=(shared, shared)),
+        ),
+    )
+    # Lengths of 2 bytes and 1; for each of 4 pieces 1 + 2 bits of choice, and 5 + 3 for the groups.
+    assert own.free_bytes() == 8 + 4 + 1 + 2 + 1 + (4 * 3 + 8 + 7) // 8

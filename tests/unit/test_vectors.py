@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,21 @@ from typing import Any
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from gradseal.errors import CorruptBlob, KeyFileError, MalformedBundle, UnknownKind
+from gradseal.errors import KeyFileError, MalformedBundle, UnknownKind
 from gradseal.program.graph import Graph
 from gradseal.program.native import Environment
 from gradseal.program.program import Program
+from gradseal.program.randomness import run_seed
 from gradseal.program.release import Release, read_weights
 from gradseal.program.samples import SampleSchema
-from gradseal.program.schedule import Schedule, Scheduled
 from gradseal.program.sources import Initialisation
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof import canonical, entries, files, merkle, note, tiles
 from gradseal.proof.checkpoint import Checkpoint
 from gradseal.proof.fields import Fields
 from gradseal.proof.manifest import Manifest
+from gradseal.verify.contents import Contents
+from gradseal.verify.initialisation import count_free_bytes
 from vectors import make
 
 VECTORS = Path(make.__file__).parent
@@ -184,6 +185,13 @@ def test_notes(case: Case) -> None:
         )
 
 
+@pytest.mark.parametrize("case", cases(NOTE["signatures"]))
+def test_signatures(case: Case) -> None:
+    key = note.VerificationKey(name="v", public=bytes.fromhex(case["public"]))
+    message, signature = bytes.fromhex(case["message"]), bytes.fromhex(case["signature"])
+    assert key.verify(signature, message) is case["valid"]
+
+
 @pytest.mark.parametrize("case", cases(NOTE["checkpoints"]))
 def test_checkpoints(case: Case) -> None:
     checkpoint = Checkpoint(
@@ -259,6 +267,14 @@ def test_a_manifest() -> None:
     assert made.digest() == sha256(b"\0" + data).digest()
     steps = [made.plan.steps_of(segment) for segment in range(made.plan.segments)]
     assert [[s.start, len(s)] for s in steps] == BUNDLE["segments"]
+
+
+def test_seeds_and_origins_follow_from_the_bytes_of_manifests() -> None:
+    for case in BUNDLE["seed"]:
+        made = Manifest.decode(bytes.fromhex(case["manifest"]))
+        assert made.origin == case["origin"]
+        assert run_seed(made.plan.seed.value, made.digest()).hex() == case["run_seed"]
+    assert len({case["run_seed"] for case in BUNDLE["seed"]}) == len(BUNDLE["seed"]) == 3
 
 
 def test_further_entries() -> None:
@@ -337,7 +353,7 @@ def test_released_weights() -> None:
 
 @pytest.mark.parametrize("case", cases(BUNDLE["invalid"]["releases"]))
 def test_release_maps_that_are_none(case: Case) -> None:
-    with pytest.raises(MalformedBundle):
+    with pytest.raises((MalformedBundle, UnknownKind)):
         released(case["text"])
 
 
@@ -383,22 +399,49 @@ def test_documents_that_are_none(kind: str, text: str) -> None:
         read_document(kind, text)
 
 
-def scheduled() -> Scheduled:
-    program = Program.decode(DOCUMENTS["valid"]["programs"].encode(), where="v")
+def schedule_of(text: str) -> None:
+    """Reads a program, and checks its schedule as the verifier does."""
+    program = Program.decode(text.encode(), where="v")
     assert program.schedule is not None
-    return program.schedule
+    program.schedule.check(program.optimizer, DOCUMENTS["schedule"]["steps"], where="v")
 
 
-def test_the_table_of_a_schedule() -> None:
-    case = DOCUMENTS["schedule"]
-    data = bytes.fromhex(case["table"])
-    assert scheduled().to_json()["columns"] == case["columns"]
-    assert Schedule.from_table(scheduled(), data, 3, where="v").table_file() == data
-    rows = struct.iter_unpack("<2d", data)
-    assert [[canonical.float_to_bits(x) for x in row] for row in rows] == case["rows"]
+def test_a_schedule() -> None:
+    case, program = DOCUMENTS["schedule"], Program.decode(DOCUMENTS["valid"]["programs"].encode(), where="v")
+    schedule_of(DOCUMENTS["valid"]["programs"])
+    assert program.schedule is not None
+    for step, values in enumerate(case["values"]):
+        own = {f"{group} {field}": value for (group, field), value in program.schedule.at(step).items()}
+        assert {name: canonical.float_to_bits(value) for name, value in own.items()} == values
+    assert program.schedule.free_bytes() == case["free_bytes"]
 
 
-@pytest.mark.parametrize("case", cases(DOCUMENTS["invalid"]["tables"]))
-def test_tables_that_are_none(case: Case) -> None:
-    with pytest.raises((MalformedBundle, CorruptBlob)):
-        Schedule.from_table(scheduled(), bytes.fromhex(case["bytes"]), 3, where="v")
+@pytest.mark.parametrize("case", cases(DOCUMENTS["invalid"]["schedules"]))
+def test_schedules_that_are_none(case: Case) -> None:
+    with pytest.raises(MalformedBundle):
+        schedule_of(case["text"])
+
+
+@pytest.mark.parametrize("case", cases(DOCUMENTS["free_bytes"]))
+def test_free_bytes_of_whole_programs(case: Case) -> None:
+    program = Program.decode(case["program"].encode(), where="v")
+    graphs = {int(n): Graph.decode(text.encode(), where="v") for n, text in case["graphs"].items()}
+    assert {n: sha256(text.encode()).digest() for n, text in case["graphs"].items()} == {
+        str(n): digest for n, digest in program.graphs.items()
+    }
+    initialisation = Initialisation.decode(
+        case["initialisation"].encode(), program.layout, program.constants, where="v"
+    )
+    contents = Contents(
+        program=program,
+        graphs=graphs,
+        initialisation=initialisation,
+        release=Release.of({}),
+        schema=SampleSchema.decode(DOCUMENTS["valid"]["schemas"].encode(), where="v"),
+        environment=Environment.from_fields(Fields(json.loads(DOCUMENTS["valid"]["arithmetics"]), "v")),
+    )
+    found = [
+        {"where": item.where, "name": item.name, "size_bytes": item.size_bytes}
+        for item in count_free_bytes(contents)
+    ]
+    assert found == case["items"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import torch
 
 from gradseal.program.memory import from_bytes, weights_file
+from gradseal.program.randomness import run_seed
 from gradseal.program.release import Release
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof import canonical, entries, files, manifest, note
@@ -21,12 +23,14 @@ def bundle_objects() -> Vectors:
     owner = note.SigningKey(name="example.com/owner", seed=bytes(32)).verification_key
     other = note.SigningKey(name="example.com/other", seed=b"\x01" * 32).verification_key
     made = _manifest(owner)
+    longer = replace(made.plan, steps=8)
     digests = [sha256(bytes([i])).digest() for i in range(3)]
     losses = (0.5, -0.0, float("inf"), float("nan"))
     return {
         "about": (
-            "manifest: entry 0, its digest (leaf hash) and the log's origin. segments: the steps of each "
-            "segment of its plan. entries: further entries, as bytes and as JSON. states: tensor digests, "
+            "manifest: entry 0, its digest (leaf hash) and the log's origin. seed: manifests, each with the "
+            "run's seed and the log's origin that follow from its bytes. segments: the steps of each segment "
+            "of `manifest`'s plan. entries: further entries, as bytes and as JSON. states: tensor digests, "
             "the root over them, the opening, and the seal of that root for each of two keys. losses: a blob "
             "and the floats' bits. paths: of the blob with a digest and of the opening of a seal. release: a "
             "release map for a state of this layout, the state's tensors, and the released file. invalid: "
@@ -39,6 +43,7 @@ def bundle_objects() -> Vectors:
             "digest": made.digest().hex(),
             "origin": made.origin,
         },
+        "seed": [_seed(own) for own in (made, replace(made, plan=longer), _manifest(other))],
         "segments": [[s.start, len(s)] for s in map(made.plan.steps_of, range(made.plan.segments))],
         "entries": [
             {"bytes": entry.encode().hex(), "json": json.loads(entry.encode())}
@@ -87,6 +92,14 @@ def bundle_objects() -> Vectors:
             "releases": _invalid_releases(),
             "weights": _invalid_weights(),
         },
+    }
+
+
+def _seed(made: manifest.Manifest) -> Vectors:
+    return {
+        "manifest": made.encode().hex(),
+        "run_seed": run_seed(made.plan.seed.value, made.digest()).hex(),
+        "origin": made.origin,
     }
 
 
@@ -219,6 +232,7 @@ def _invalid_releases() -> list[Vectors]:
             '"w":"parameters/w","tied":"parameters/w"',
         ),
         ("a list", '{"n":"buffers/n",' + two + "}", "[]"),
+        ("metadata for a tensor", '{"n":', '{"__metadata__":'),
     )
     return [{"reason": reason, "text": _changed(good, old, new)} for reason, old, new in changes]
 
@@ -233,6 +247,13 @@ def _invalid_weights() -> list[Vectors]:
         text += b" " * (-len(text) % 8)
         return len(text).to_bytes(8, "little") + text + tensors
 
+    def spaced(before: bytes, after: bytes) -> bytes:
+        text = before + json.dumps(header).encode() + after
+        return len(text).to_bytes(8, "little") + text + tensors
+
+    last = max(header, key=lambda name: header[name]["data_offsets"])
+    offsets = [at + 1 for at in header[last]["data_offsets"]]
+    moved = header | {last: header[last] | {"data_offsets": offsets}}
     without = {name: part for name, part in header.items() if name != "n"}
     twice = file(header).replace(b'"tied":', b'"w":   ', 1)
     more = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
@@ -243,6 +264,14 @@ def _invalid_weights() -> list[Vectors]:
         ("a header longer than the file", (1 << 40).to_bytes(8, "little") + good[8:]),
         ("a header that is no JSON", good[:8] + b"!" + good[9:]),
         ("a key twice", twice),
+        ("metadata", file({"__metadata__": {"format": "pt"}, **header})),
+        ("metadata without content", file({"__metadata__": {}, **header})),
+        ("metadata of nothing", file({"__metadata__": None, **header})),
+        ("a field too many", file(header | {"w": header["w"] | {"more": 1}})),
+        ("a space before the header", spaced(b" ", b"")),
+        ("a line end after the header", spaced(b"", b"\n")),
+        ("a gap before a tensor", file(moved, tensors + b"\x00")),
+        ("two tensors of the same bytes", file(header | {"tied": header["w"]}, tensors[:-8])),
         ("a tensor too few", file(without)),
         (
             "a tensor too many",

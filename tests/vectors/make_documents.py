@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from gradseal.program.clipping import ClipNorm
 from gradseal.program.native import Environment
 from gradseal.program.samples import SampleSchema
-from gradseal.program.schedule import Column, Schedule
+from gradseal.program.schedule import Column, Piece, Schedule
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import encode, float_to_bits
+from vectors.make_free_bytes import free_bytes_of_runs
 from vectors.make_program import graph, initialisation, sgd_program
 
 Vectors = dict[str, Any]
@@ -33,9 +32,24 @@ _ENVIRONMENT = Environment(
     deterministic=False,
 )
 _SCHEDULE = Schedule(
-    columns=(Column(field="lr", groups=(0,)), Column(field="momentum", groups=(0,))),
-    table=np.array([[0.1, 0.9], [0.05, 0.8], [0.0, 0.7]]),
+    every=2,
+    columns=(
+        Column(
+            field="lr",
+            groups=(0,),
+            pieces=(
+                Piece(length=3, coefficients=(0.25, -0.1875, 0.03125)),
+                Piece(length=2, coefficients=(0.1,)),
+            ),
+        ),
+        Column(
+            field="momentum",
+            groups=(0,),
+            pieces=(Piece(length=3, coefficients=(0.1,)), Piece(length=2, coefficients=(0.75, 0.125))),
+        ),
+    ),
 )
+_STEPS = 9
 _SCHEMA = SampleSchema(
     tree=(
         "dict",
@@ -51,7 +65,7 @@ _SCHEMA = SampleSchema(
 def documents() -> Vectors:
     """docs/spec/program.md, sections 2, 3, 5, 8 and 9; docs/spec/bundle.md, section 6."""
     plain = sgd_program()
-    scheduled = replace(plain, clip=ClipNorm(max_norm=1.5), schedule=_SCHEDULE.named(bytes([2] * 32)))
+    scheduled = replace(plain, clip=ClipNorm(max_norm=1.5), schedule=_SCHEDULE)
     texts = {
         "graphs": graph().encode().decode(),
         "programs": scheduled.encode().decode(),
@@ -62,27 +76,24 @@ def documents() -> Vectors:
     return {
         "about": (
             "valid: the canonical text of one document of each kind; the initialisation is one for the "
-            "layout and constants of the program. schedule: the columns of that program's schedule, its "
-            "table for three steps, and the floats that it holds, row by row. invalid: changed texts that "
-            "must be refused, and tables for three steps and these columns."
+            "layout and constants of the program. schedule: of that program, for so many steps, what each "
+            "step has, and its free bytes. free_bytes: whole programs, each with its graphs by batch size "
+            "and its initialisation, and what section 8 counts, item by item. invalid: changed texts that "
+            "must be refused; `schedules` are of programs that are well-formed, but not for so many steps, "
+            "or not with these values."
         ),
         "valid": texts,
+        "free_bytes": free_bytes_of_runs(),
         "schedule": {
-            "columns": [column.to_json() for column in _SCHEDULE.columns],
-            "table": _SCHEDULE.table_file().hex(),
-            "rows": [[float_to_bits(x) for x in row] for row in _SCHEDULE.table.tolist()],
-        },
-        "invalid": {
-            **{kind: _changed(texts[kind], changes) for kind, changes in _CHANGES.items()},
-            "tables": [
-                {"reason": reason, "bytes": data.hex()}
-                for reason, data in (
-                    ("a row too few", _SCHEDULE.table_file()[:-16]),
-                    ("a byte too many", _SCHEDULE.table_file() + b"\x00"),
-                    ("a value that is not finite", _SCHEDULE.table_file()[:-8] + bytes(6) + b"\xf0\x7f"),
-                )
+            "steps": _STEPS,
+            "values": [
+                {f"{group} {field}": float_to_bits(x) for (group, field), x in _SCHEDULE.at(step).items()}
+                for step in range(_STEPS)
             ],
+            "free_bytes": _SCHEDULE.free_bytes(),
         },
+        "invalid": {kind: _changed(texts[kind], changes) for kind, changes in _CHANGES.items()}
+        | {"schedules": _changed(texts["programs"], _SCHEDULE_CHANGES)},
     }
 
 
@@ -131,15 +142,22 @@ _CHANGES: dict[str, Changes] = {
         ("an unknown clipping", '"kind":"norm"', '"kind":"value"'),
         ("a largest norm of zero", '"max":"3ff8000000000000"', '"max":"0000000000000000"'),
         ("a schedule of what may not change", '{"field":"lr"', '{"field":"dampening"'),
+        ("a piece without coefficients", '[2,["3fb999999999999a"]]', "[2,[]]"),
+        ("a piece without length", '[2,["3fb999999999999a"]]', '[0,["3fb999999999999a"]]'),
+        ("a coefficient that is not finite", '[2,["3fb999999999999a"]]', '[2,["7ff0000000000000"]]'),
+        ("a coefficient that is a number", '[2,["3fb999999999999a"]]', "[2,[1]]"),
+        ("values that hold for no step", '"every":2', '"every":0'),
         (
             "a schedule of a group that is not there",
-            '{"field":"lr","groups":[0]}',
-            '{"field":"lr","groups":[1]}',
+            '"field":"lr","groups":[0]',
+            '"field":"lr","groups":[1]',
         ),
-        ("two columns for one", '{"field":"lr","groups":[0]}', '{"field":"momentum","groups":[0]}'),
-        ("a column without groups", '{"field":"lr","groups":[0]}', '{"field":"lr","groups":[]}'),
+        ("two columns for one", '"field":"lr","groups":[0]', '"field":"momentum","groups":[0]'),
+        ("a column without groups", '"field":"lr","groups":[0]', '"field":"lr","groups":[]'),
         ("a negative size", '"name":"constants/0","shape":[2]', '"name":"constants/0","shape":[-1]'),
         ("a missing field", ',"steps_before":0', ""),
+        ("updates counted by one that does not count", '"steps_before":0', '"steps_before":2'),
+        ("a parameter without a name", '"name":"buffers/n"', '"name":"buffers/"'),
     ),
     "initialisations": (
         ("another format", "initialisation-v1", "initialisation-v999"),
@@ -175,3 +193,16 @@ _CHANGES: dict[str, Changes] = {
         ("a missing field", '"onednn":true,', ""),
     ),
 }
+
+_SCHEDULE_CHANGES: Changes = (
+    ("a value too few", '[2,["3fb999999999999a"]]', '[1,["3fb999999999999a"]]'),
+    ("a value too many", '[2,["3fb999999999999a"]]', '[3,["3fb999999999999a"]]'),
+    ("values for another number of steps", '"every":2', '"every":3'),
+    ("a momentum below zero", '"3fe8000000000000"', '"bfe8000000000000"'),
+    ("a momentum that goes", '[3,["3fb999999999999a"]]', '[3,["0000000000000000"]]'),
+    (
+        "a value that is not finite",
+        '"bfc8000000000000","3fa0000000000000"',
+        '"ffefffffffffffff","7fefffffffffffff"',
+    ),
+)

@@ -35,8 +35,10 @@ def signed_notes() -> Vectors:
             "keys: `key` is the verification key of `signing_key`. notes: `bytes` opens, its text is `text`, "
             "it has this many `signatures`, each of `keys` verifies and each of `not_keys` does not; where "
             "`signing_keys` are given, signing `text` by them gives `bytes`. checkpoints: `text` parses "
-            "into the parts. invalid: must be refused."
+            "into the parts. signatures: whether one is valid, for a public key and a message; some keys are "
+            "of small order, or have a part of small order. invalid: must be refused."
         ),
+        "signatures": _signatures(key),
         "keys": [
             {"signing_key": _GO_SIGNING_KEY, "key": _GO_KEY, "source": "golang.org/x/mod/sumdb/note"},
             {"signing_key": key.encode(), "key": str(key.verification_key)},
@@ -79,6 +81,43 @@ def signed_notes() -> Vectors:
             "checkpoints": _bad_checkpoints(),
         },
     }
+
+
+# A key that is a point of large order plus one of order 2, and R of large order, from Python's integers.
+_MIXED_KEY = "feaf9d07b868cc52786305312c376563c622b0386a10d105e3c1501b28d65f7e"
+_MIXED_R = "205b0f537994e4754a69d556e021685ffabc6150ec47b726dbce0a7f6ee57dbd"
+_MIXED_S = {
+    3: "bb3d09094af2aaa5d08119b8749c9cd9017c3049a83684e8e115d0509b69e40d",
+    5: "d064d10b8519028ddbe5e436112f6138fd40c341028e3e0ac6e28002ca96af08",
+}
+_ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
+def _signatures(key: note.SigningKey) -> list[Vectors]:
+    public, honest = key.verification_key.public.hex(), key.sign(b"m").hex()
+    one, zeros = _encoded(1), bytes(32).hex()
+    higher = _encoded(int.from_bytes(bytes.fromhex(honest[64:]), "little") + _ORDER)
+    cases = [
+        ("honest", public, "6d", honest, True),
+        ("another message", public, "6e", honest, False),
+        ("S above the order", public, "6d", honest[:64] + higher, False),
+        ("a byte too many", public, "6d", honest + "00", False),
+        ("a byte too few", public, "6d", honest[:-2], False),
+        ("the neutral element", one, "6d", one + zeros, True),
+        ("the neutral element, S the order", one, "6d", one + _encoded(_ORDER), False),
+        ("the neutral element, encoded with a sign", _encoded(1 + 2**255), "6d", one + zeros, True),
+        ("the neutral element, encoded above the prime", _encoded(2**255 - 18), "6d", one + zeros, True),
+        ("R encoded above the prime", one, "6d", _encoded(2**255 - 18) + zeros, False),
+        ("a key that is no point", _encoded(2), "6d", one + zeros, False),
+        ("only the cofactor would make it valid", _MIXED_KEY, "03", _MIXED_R + _MIXED_S[3], False),
+        ("k modulo the order is even", _MIXED_KEY, "05", _MIXED_R + _MIXED_S[5], True),
+    ]
+    names = ("reason", "public", "message", "signature", "valid")
+    return [dict(zip(names, case, strict=True)) for case in cases]
+
+
+def _encoded(number: int) -> str:
+    return number.to_bytes(32, "little").hex()
 
 
 def _checkpoint(checkpoint: Checkpoint) -> Vectors:

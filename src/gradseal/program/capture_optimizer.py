@@ -141,13 +141,20 @@ def settings_of(optimizer: torch.optim.Optimizer) -> dict[str, object]:
     }
 
 
-def scheduled_fields(named: Optimizer) -> dict[str, tuple[str, ...]]:
-    """For each option of a torch group that a schedule may change, the fields that it stands for."""
-    found: dict[str, tuple[str, ...]] = {}
-    for field in named.GROUP.SCHEDULABLE:
-        option = "betas" if field in _BETAS else field
-        found[option] = (*found.get(option, ()), field)
-    return found
+def fixed_options(optimizer: torch.optim.Optimizer) -> dict[str, object]:
+    """The options that a schedule may not change and that an update depends on, by a name for people."""
+    kind = _KINDS[type(optimizer)].GROUP
+    fixed = {f.name for f in fields(kind)} - set(kind.SCHEDULABLE) - {"parameters"} | set(_REFUSED)
+    found: dict[str, object] = {
+        name: value for name, value in settings_of(optimizer).items() if name.rpartition(".")[2] in fixed
+    }
+    members = [[id(p) for p in group["params"]] for group in optimizer.param_groups]
+    return found | {"optimizer.param_groups": str(members)}
+
+
+def option_name(group_index: int, field: str) -> str:
+    """The name in `settings_of` of the option that has a field of ours."""
+    return f"optimizer.param_groups[{group_index}].{'betas' if field in _BETAS else field}"
 
 
 def get_hyperparameter(optimizer: torch.optim.Optimizer, group_index: int, field: str) -> Any:

@@ -1,4 +1,4 @@
-"""From a torch scheduler to a table: what it will set in each step, evaluated before the first.
+"""From a torch scheduler to curves: what it will set in each step, evaluated before the first.
 
 A copy of the scheduler and its optimizer is stepped through the whole run; the user's own objects stay as
 they are. A schedule that waits for a measured value cannot be known in advance, and is refused.
@@ -9,19 +9,18 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from gradseal.errors import CaptureError, ReplayError
-from gradseal.program.capture_optimizer import get_hyperparameter
+from gradseal.errors import CaptureError, MalformedBundle
+from gradseal.program.capture_optimizer import fixed_options, get_hyperparameter
+from gradseal.program.curves import pieces_of
 from gradseal.program.optimizers import Optimizer
-from gradseal.program.schedule import MAX_TABLE_BYTES, Column, Schedule
-
-_TWICE_STEPS = 1000
+from gradseal.program.schedule import MAX_PIECES, MAX_VALUES, Column, Schedule
 
 
 def capture_schedule(
@@ -32,7 +31,7 @@ def capture_schedule(
     steps: int,
     steps_per_move: int = 1,
 ) -> Schedule | None:
-    """The table of every hyperparameter that changes; None if none does.
+    """Every hyperparameter that changes, and how; None if none does.
 
     Args:
         scheduler: Built on `optimizer`, and not yet stepped by the training to come.
@@ -47,14 +46,15 @@ def capture_schedule(
     """
     _check(scheduler, optimizer)
     names = [(number, field) for number, group in enumerate(named.groups) for field in group.SCHEDULABLE]
-    if 8 * steps * len(names) > MAX_TABLE_BYTES:
+    moves = -(-steps // steps_per_move)
+    if moves * len(names) > MAX_VALUES:
         raise CaptureError(
-            f"{len(names)} hyperparameters for {steps} steps, over the limit of {MAX_TABLE_BYTES} bytes",
+            f"{len(names)} hyperparameters and {moves} changes, over the limit of {MAX_VALUES} values",
             where="schedule",
+            advice="schedule by epoch",
         )
-    values = _values(scheduler, optimizer, names, steps, steps_per_move)
-    again = _values(scheduler, optimizer, names, min(steps, _TWICE_STEPS), steps_per_move)
-    if not np.array_equal(values[: len(again)], again, equal_nan=True):
+    values = _values(scheduler, optimizer, names, moves)
+    if not np.array_equal(values, _values(scheduler, optimizer, names, moves), equal_nan=True):
         raise CaptureError(
             "gives other values each time that it is evaluated",
             where="schedule",
@@ -63,9 +63,11 @@ def capture_schedule(
     for column, (number, field) in enumerate(names):
         if not np.isfinite(values[:, column]).all():
             raise CaptureError(f"sets {field} of group {number} to what is not finite", where="schedule")
-    schedule = _table(names, values)
-    if schedule is not None:
-        _check_values(schedule, named)
+    columns = _columns(names, values)
+    if not columns:
+        return None
+    schedule = Schedule(every=steps_per_move, columns=columns)
+    _check_schedule(schedule, named, steps)
     return schedule
 
 
@@ -86,38 +88,47 @@ def _check(scheduler: LRScheduler, optimizer: torch.optim.Optimizer) -> None:
         raise CaptureError("was built on another optimizer than the one given to record", where="schedule")
 
 
-def _check_values(schedule: Schedule, named: Optimizer) -> None:
-    """Refuses values that the optimizer's own code would refuse in the midst of the training."""
-    seen: set[bytes] = set()
-    for step, row in enumerate(schedule.table):
-        if (bits := row.tobytes()) not in seen:
-            seen.add(bits)
-            try:
-                named.at(schedule.at(step))
-            except ReplayError as e:
-                raise CaptureError(f"at step {step}: {e.message}", where="schedule") from e
+def _check_schedule(schedule: Schedule, named: Optimizer, steps: int) -> None:
+    """Refuses what a reader would refuse, or the optimizer's own code in the midst of the training."""
+    pieces = sum(len(column.pieces) for column in schedule.columns)
+    if pieces > MAX_PIECES:
+        raise CaptureError(
+            f"takes {pieces} pieces to write down, over the limit of {MAX_PIECES}",
+            where="schedule",
+            advice="make it smooth, or constant for longer",
+        )
+    try:
+        schedule.check(named, steps, where="schedule")
+    except MalformedBundle as e:
+        raise CaptureError(e.message, where=e.where) from e
 
 
 def _values(
-    scheduler: LRScheduler,
-    optimizer: torch.optim.Optimizer,
-    names: Sequence[tuple[int, str]],
-    steps: int,
-    steps_per_move: int,
+    scheduler: LRScheduler, optimizer: torch.optim.Optimizer, names: Sequence[tuple[int, str]], moves: int
 ) -> npt.NDArray[np.float64]:
-    """What a copy of the scheduler sets, of shape (steps, names)."""
-    values = np.empty((steps, len(names)))
+    """What a copy of the scheduler sets, of shape (moves, names)."""
+    values = np.empty((moves, len(names)))
     with warnings.catch_warnings():
         # The copy's optimizer never takes a step, of which torch warns.
         warnings.simplefilter("ignore")
         moved = _copied(scheduler, optimizer)
-        row = _row(moved.optimizer, names)
-        for step in range(steps):
-            if step and step % steps_per_move == 0:
-                _move(moved, step)
-                row = _row(moved.optimizer, names)
-            values[step] = row
+        before = fixed_options(moved.optimizer)
+        for move in range(moves):
+            if move:
+                _move(moved, move)
+            values[move] = _row(moved.optimizer, names)
+            _check_fixed(before, fixed_options(moved.optimizer), move)
     return values
+
+
+def _check_fixed(before: Mapping[str, object], now: Mapping[str, object], move: int) -> None:
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            raise CaptureError(
+                f"sets {name} in its step {move}, which no replay follows",
+                where="schedule",
+                advice="schedule learning rates, momentum, betas or weight decay only",
+            )
 
 
 def _copied(scheduler: LRScheduler, optimizer: torch.optim.Optimizer) -> LRScheduler:
@@ -134,12 +145,12 @@ def _copied(scheduler: LRScheduler, optimizer: torch.optim.Optimizer) -> LRSched
         ) from e
 
 
-def _move(scheduler: LRScheduler, step: int) -> None:
+def _move(scheduler: LRScheduler, move: int) -> None:
     try:
         scheduler.step()
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as e:
         raise CaptureError(
-            f"cannot be evaluated for step {step}: {e}",
+            f"cannot be evaluated for its step {move}: {e}",
             where="schedule",
             advice="make it as long as the run, and a function of the step alone",
         ) from e
@@ -152,7 +163,7 @@ def _row(optimizer: torch.optim.Optimizer, names: Sequence[tuple[int, str]]) -> 
         return [math.nan] * len(names)
 
 
-def _table(names: Sequence[tuple[int, str]], values: npt.NDArray[np.float64]) -> Schedule | None:
+def _columns(names: Sequence[tuple[int, str]], values: npt.NDArray[np.float64]) -> tuple[Column, ...]:
     """The columns that change, those of equal name and values together."""
     columns: list[tuple[str, list[int], npt.NDArray[np.float64]]] = []
     for (number, field), column in zip(names, values.T, strict=True):
@@ -163,9 +174,7 @@ def _table(names: Sequence[tuple[int, str]], values: npt.NDArray[np.float64]) ->
             same[0][1].append(number)
         else:
             columns.append((field, [number], column))
-    if not columns:
-        return None
-    return Schedule(
-        columns=tuple(Column(field=field, groups=tuple(groups)) for field, groups, _ in columns),
-        table=np.ascontiguousarray(np.stack([column for _, _, column in columns], axis=1)),
+    return tuple(
+        Column(field=field, groups=tuple(groups), pieces=pieces_of(column))
+        for field, groups, column in columns
     )

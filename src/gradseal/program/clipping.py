@@ -35,7 +35,7 @@ class ClipNorm:
         """The gradients scaled, as new tensors; a norm that is not finite makes them zero or NaN.
 
         Args:
-            gradients: By parameter name; the norm is taken in this order.
+            gradients: By parameter name, all of one element type; the norm is taken in this order.
 
         Raises:
             ReplayError: Numbers that torch cannot compute with.
@@ -46,19 +46,15 @@ class ClipNorm:
         own = {name: gradient.contiguous() for name, gradient in gradients.items()}
         try:
             scale = self._scale(list(own.values()))
-            # A gradient of shape () would take the type of the scale, where types are mixed.
-            return {name: g.mul(scale.to(g.device)).to(g.dtype) for name, g in own.items()}
+            return {name: gradient.mul(scale) for name, gradient in own.items()}
         except RuntimeError as e:
             raise ReplayError(f"gradients cannot be clipped: {e}", where="clip") from e
 
     def _scale(self, gradients: list[torch.Tensor]) -> torch.Tensor:
         import torch
 
-        by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
-        for gradient in gradients:
-            by_dtype.setdefault(gradient.dtype, []).append(gradient)
-        norms = [torch.linalg.vector_norm(g, 2.0) for same in by_dtype.values() for g in same]
-        total = torch.linalg.vector_norm(torch.stack([n.to(gradients[0].device) for n in norms]), 2.0)
+        norms = [torch.linalg.vector_norm(g, 2.0) for g in gradients]
+        total = torch.linalg.vector_norm(torch.stack(norms), 2.0)
         scale: torch.Tensor = self.max_norm / (total + 1e-6)
         return scale.clamp(max=1.0)
 

@@ -143,10 +143,10 @@ class Graph:
 
         Raises:
             MalformedBundle: Not the format, or over a limit.
-            UnknownKind: It names an operator that is not in the closed list.
+            UnknownKind: An unknown format, or an operator that is not in the closed list.
         """
         fields = Fields(decode(data, where=where, max_bytes=MAX_GRAPH_BYTES), where)
-        fields.choice("format", [FORMAT])
+        fields.kind("format", [FORMAT])
         inputs = tuple(_input_from_json(i, where) for i in fields.array("inputs", MAX_NODES))
         nodes = tuple(
             _node_from_json(n, number, len(inputs), where)

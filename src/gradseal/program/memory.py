@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from gradseal.errors import CorruptBlob
+from gradseal.program.tensors import are_truth_values
 
 if sys.byteorder != "little":
     raise ImportError("Gradseal reads tensors' memory as little-endian bytes; this machine is big-endian")
@@ -44,7 +45,7 @@ def from_bytes(
         raise CorruptBlob(
             f"{len(data)} bytes where {dtype} of shape {tuple(shape)} takes {expected}", where=where
         )
-    if kind is torch.bool and data.strip(b"\0\1"):
+    if kind is torch.bool and not are_truth_values(data):
         raise CorruptBlob("a truth value that is neither 0 nor 1", where=where)
     if not data:
         return torch.empty(tuple(shape), dtype=kind, device=device)

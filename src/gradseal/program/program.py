@@ -14,7 +14,7 @@ from gradseal.program.clipping import ClipNorm, clip_from_fields
 from gradseal.program.graph import Graph
 from gradseal.program.operators import GETITEM
 from gradseal.program.optimizers import Optimizer, optimizer_from_fields
-from gradseal.program.schedule import Scheduled
+from gradseal.program.schedule import Schedule
 from gradseal.program.tensors import TensorSpec, check_unique
 from gradseal.proof.canonical import decode, encode
 from gradseal.proof.fields import Fields
@@ -37,7 +37,7 @@ class Program:
         graphs: The digest of the graph for each batch size.
         optimizer: How parameters follow from gradients.
         clip: What is done to gradients before, if anything.
-        schedule: Which of the optimizer's hyperparameters change, if any.
+        schedule: Which of the optimizer's hyperparameters change, and how, if any do.
     """
 
     layout: tuple[TensorSpec, ...]
@@ -45,7 +45,7 @@ class Program:
     graphs: Mapping[int, bytes]
     optimizer: Optimizer
     clip: ClipNorm | None = None
-    schedule: Scheduled | None = None
+    schedule: Schedule | None = None
 
     def encode(self) -> bytes:
         """The canonical bytes that its digest is taken of."""
@@ -70,9 +70,10 @@ class Program:
 
         Raises:
             MalformedBundle: Not the format, over a limit, or an optimizer tensor that the layout lacks.
+            UnknownKind: A format, an optimizer or a clipping that this version does not know.
         """
         fields = Fields(decode(data, where=where, max_bytes=MAX_PROGRAM_BYTES), where)
-        fields.choice("format", [FORMAT])
+        fields.kind("format", [FORMAT])
         optimizer = optimizer_from_fields(fields.object("optimizer"))
         program = cls(
             layout=tuple(TensorSpec.from_fields(f) for f in fields.objects("layout", MAX_TENSORS)),
@@ -105,6 +106,12 @@ class Program:
                 raise MalformedBundle(
                     f"the optimizer trains {parameter!r}, which is not in the layout", where=where
                 )
+        types = {specs[f"parameters/{parameter}"].dtype for parameter in self.optimizer.parameters()}
+        if self.clip is not None and len(types) > 1:
+            # In which order torch adds up the norms of several types is its own affair.
+            raise MalformedBundle(
+                f"clips gradients of several types: {', '.join(sorted(types))}", where=where
+            )
         self._check_kept(specs, where)
 
     def _check_kept(self, specs: Mapping[str, TensorSpec], where: str) -> None:
@@ -159,11 +166,11 @@ def same_structure(first: Graph, second: Graph) -> bool:
     )
 
 
-def _schedule_from_fields(fields: Fields, optimizer: Optimizer) -> Scheduled | None:
+def _schedule_from_fields(fields: Fields, optimizer: Optimizer) -> Schedule | None:
     if fields.raw("schedule") is None:
         return None
     schedulable = [group.SCHEDULABLE for group in optimizer.groups]
-    return Scheduled.from_fields(fields.object("schedule"), schedulable)
+    return Schedule.from_fields(fields.object("schedule"), schedulable)
 
 
 def _graphs_from_fields(fields: Fields) -> dict[int, bytes]:

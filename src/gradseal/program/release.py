@@ -23,9 +23,11 @@ MAX_RELEASE_BYTES = 64 << 20
 MAX_RELEASED = 200_000
 MAX_WEIGHTS_BYTES = 1 << 40
 MAX_HEADER_BYTES = 64 << 20
+_METADATA = "__metadata__"
 
 # The library has no types of its own.
 _deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
+_PART = {"dtype", "shape", "data_offsets"}
 _SAFETENSORS_DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -61,14 +63,19 @@ class Release:
 
         Raises:
             MalformedBundle: Not the format, or it names a tensor that the state does not have.
+            UnknownKind: A format that this version does not know.
         """
         fields = Fields(decode(data, where=where, max_bytes=MAX_RELEASE_BYTES), where)
-        fields.choice("format", [FORMAT])
+        fields.kind("format", [FORMAT])
         names = fields.raw("tensors")
         fields.end()
         if not isinstance(names, dict) or len(names) > MAX_RELEASED:
             raise MalformedBundle(
                 f"is not an object of at most {MAX_RELEASED} names", where=fields.where("tensors")
+            )
+        if _METADATA in names:
+            raise MalformedBundle(
+                f"a tensor named {_METADATA}, as no safetensors file has it", where=fields.where("tensors")
             )
         tensors: dict[str, str] = {}
         for name, behind in names.items():
@@ -80,13 +87,21 @@ class Release:
         return cls(tensors=tensors)
 
 
-def read_weights(data: bytes, *, where: str) -> dict[str, tuple[TensorSpec, bytes]]:
+def read_weights(
+    data: bytes, *, where: str, allow_metadata: bool = False
+) -> dict[str, tuple[TensorSpec, bytes]]:
     """The tensors of an untrusted safetensors file.
 
+    Args:
+        data: The file.
+        where: What it is called.
+        allow_metadata: Whether it may have some, which are not looked at. A bundle's own has none.
+
     Raises:
-        MalformedBundle: It is not one, names something twice, or has a type that no state has.
+        MalformedBundle: It is not one, says something twice or more than it should, or has a type that no
+            state has.
     """
-    _check_header(data, where)
+    _check_header(data, where, allow_metadata)
     try:
         parts = _deserialize(data)
     except safetensors.SafetensorError as e:
@@ -100,10 +115,10 @@ def read_weights(data: bytes, *, where: str) -> dict[str, tuple[TensorSpec, byte
     return tensors
 
 
-def _check_header(data: bytes, where: str) -> None:
-    """Refuses a header that says something twice: readers differ in which of the two they take.
+def _check_header(data: bytes, where: str, allow_metadata: bool) -> None:
+    """Refuses a header that has room for anything but the tensors, or that says something twice.
 
-    The rest of the header is the library's to check.
+    Readers differ in which of the two they take. The rest of the header is the library's to check.
     """
     size_bytes = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size_bytes > len(data) - 8:
@@ -113,11 +128,20 @@ def _check_header(data: bytes, where: str) -> None:
             f"a header of {size_bytes} bytes, more than the {MAX_HEADER_BYTES} allowed", where=where
         )
 
-    def unique(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) != len(pairs):
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
             raise MalformedBundle("a header that has the same key twice", where=where)
+        return dict(pairs)
 
+    text = data[8 : 8 + size_bytes].rstrip(b" ")
+    if not (text.startswith(b"{") and text.endswith(b"}")):
+        raise MalformedBundle("not a safetensors file: its header is no object", where=where)
     try:
-        json.loads(data[8 : 8 + size_bytes].decode(), object_pairs_hook=unique)
+        header = json.loads(text.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as e:
         raise MalformedBundle(f"not a safetensors file: its header is no JSON: {e}", where=where) from e
+    if _METADATA in header and not allow_metadata:
+        raise MalformedBundle("metadata, which released weights do not have", where=where)
+    for name, part in header.items():
+        if name != _METADATA and not (isinstance(part, dict) and part.keys() == _PART):
+            raise MalformedBundle(f"{name!r} is not a type, a shape and its offsets", where=where)

@@ -87,9 +87,10 @@ class SampleSchema:
 
         Raises:
             MalformedBundle: Not the format, or over a limit.
+            UnknownKind: A format that this version does not know.
         """
         fields = Fields(decode(data, where=where, max_bytes=MAX_SCHEMA_BYTES), where)
-        fields.choice("format", [FORMAT])
+        fields.kind("format", [FORMAT])
         schema = cls(tree=_tree_from_json(fields.raw("tree"), "", 0, f"{where}: tree"))
         fields.end()
         if not 1 <= len(schema.fields) <= MAX_FIELDS:

@@ -1,29 +1,79 @@
-"""A schedule: every hyperparameter that changes during a run, as a table sealed before it starts.
+"""A schedule: every hyperparameter that changes during a run, sealed before it starts.
 
-Row i holds the values for step i, a column one hyperparameter of one or several groups. The table is
-evaluated in advance and is all that counts: no scheduler is run by a replay. Knows no torch.
+A column is one hyperparameter of one or several groups, as a row of pieces, each a polynomial of low degree.
+It is evaluated as written and is all that counts: no scheduler is run by a replay. So there is nothing in it
+but its numbers, which are counted as what could be hidden there: a table of a value for each step would have
+room for a message in the last bits of every one. `curves` makes pieces of values. Knows no torch.
 Format: docs/spec/program.md, section 5.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import field as attribute
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gradseal.errors import CorruptBlob, MalformedBundle
-from gradseal.proof.canonical import Json
+from gradseal.errors import MalformedBundle, ReplayError
+from gradseal.proof.canonical import Json, float_from_bits, float_to_bits
 from gradseal.proof.fields import Fields
+
+if TYPE_CHECKING:
+    from gradseal.program.optimizers import Optimizer
 
 MAX_COLUMNS = 1024
 MAX_GROUPS = 10_000
-MAX_TABLE_BYTES = 1 << 30
-_FIRST_BYTES = 8
-_SINGLE_PRECISION_BITS = 24
-_CHOICE_BITS = 2
+MAX_PIECES = 65_536
+"""Of all columns together."""
+
+MAX_COEFFICIENTS = 8
+MAX_VALUES = 1 << 26
+"""How many values a schedule may have in all: each is looked at before a replay."""
+
+_CHUNK = 1 << 20
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A polynomial over so many values.
+
+    Args:
+        length: How many values.
+        coefficients: 1 to 8 finite numbers, the constant first; of t = (2i − length) / length for value i.
+    """
+
+    length: int
+    coefficients: tuple[float, ...]
+
+    def at(self, index: int) -> float:
+        """Value number `index`, by Horner's rule."""
+        t = (2 * index - self.length) / self.length
+        *lower, value = self.coefficients
+        for coefficient in reversed(lower):
+            value = value * t + coefficient
+        return value
+
+    def values(self, first: int, end: int) -> Floats:
+        """The values from number `first` to before `end`, with the bits of `at`."""
+        t = (2.0 * np.arange(first, end, dtype=np.float64) - self.length) / self.length
+        *lower, highest = self.coefficients
+        values = np.full(end - first, highest)
+        for coefficient in reversed(lower):
+            values = values * t + coefficient
+        return values
+
+    def to_json(self) -> Json:
+        """Its JSON form, spec section 5."""
+        return [self.length, [float_to_bits(c) for c in self.coefficients]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +83,41 @@ class Column:
     Args:
         field: Its name in a parameter group, such as `lr`.
         groups: The numbers of the groups that it is set in, rising.
+        pieces: Its values, one piece after another.
     """
 
     field: str
     groups: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    _ends: tuple[int, ...] = attribute(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ends", tuple(accumulate(piece.length for piece in self.pieces)))
+
+    @property
+    def length(self) -> int:
+        """How many values it has."""
+        return self._ends[-1]
+
+    def at(self, index: int) -> float:
+        """Value number `index`."""
+        number = bisect_right(self._ends, index)
+        piece = self.pieces[number]
+        return piece.at(index - self._ends[number] + piece.length)
+
+    def values(self) -> Iterator[Floats]:
+        """All values, in pieces of bounded size."""
+        for piece in self.pieces:
+            for first in range(0, piece.length, _CHUNK):
+                yield piece.values(first, min(first + _CHUNK, piece.length))
 
     def to_json(self) -> dict[str, Json]:
         """Its JSON form, spec section 5."""
-        return {"field": self.field, "groups": list(self.groups)}
+        return {
+            "field": self.field,
+            "groups": list(self.groups),
+            "pieces": [piece.to_json() for piece in self.pieces],
+        }
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Column:
@@ -49,29 +126,72 @@ class Column:
         numbers = tuple(g for g in groups if isinstance(g, int) and not isinstance(g, bool) and g >= 0)
         if not numbers or len(numbers) != len(groups) or list(numbers) != sorted(set(numbers)):
             raise MalformedBundle("is not a rising list of group numbers", where=fields.where("groups"))
-        column = cls(field=fields.text("field", max_length=64), groups=numbers)
+        pieces = fields.array("pieces", MAX_PIECES)
+        if not pieces:
+            raise MalformedBundle("has no pieces", where=fields.where("pieces"))
+        column = cls(
+            field=fields.text("field", max_length=64),
+            groups=numbers,
+            pieces=tuple(_piece(p, fields.where(f"pieces[{i}]")) for i, p in enumerate(pieces)),
+        )
         fields.end()
         return column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scheduled:
-    """What a program says of its schedule.
+class Schedule:
+    """What changes, and how.
 
     Args:
-        columns: What the table's columns are.
-        table: The digest of the table.
+        every: How many steps each value holds.
+        columns: What changes; all of one length.
     """
 
+    every: int
     columns: tuple[Column, ...]
-    table: bytes
+
+    def at(self, step: int) -> dict[tuple[int, str], float]:
+        """The value of every scheduled hyperparameter at a step, by group number and name."""
+        values = [(column, column.at(step // self.every)) for column in self.columns]
+        return {(group, column.field): value for column, value in values for group in column.groups}
+
+    def check(self, optimizer: Optimizer, steps: int, *, where: str) -> None:
+        """Refuses a schedule of another length than the run, or with values that the optimizer cannot have.
+
+        Raises:
+            MalformedBundle: Names the column.
+        """
+        moves = -(-steps // self.every)
+        if moves * len(self.columns) > MAX_VALUES:
+            raise MalformedBundle(f"more than {MAX_VALUES} values", where=where)
+        for number, column in enumerate(self.columns):
+            place = f"{where}: columns[{number}]"
+            if column.length != moves:
+                raise MalformedBundle(f"{column.length} values for {moves} changes", where=place)
+            low, high = _range(column, place)
+            for value in (low, high):
+                try:
+                    optimizer.at({(group, column.field): value for group in column.groups})
+                except ReplayError as e:
+                    raise MalformedBundle(e.message, where=place) from e
+
+    def free_bytes(self) -> int:
+        """What could be hidden in it: its numbers, each different one once, and which stands where."""
+        pieces = [piece for column in self.columns for piece in column.pieces]
+        shapes = {piece.coefficients for piece in pieces}
+        lengths = {piece.length for piece in pieces} | {self.every}
+        size = sum(_number_bytes(c) for coefficients in shapes for c in coefficients)
+        size += sum((length.bit_length() + 7) // 8 for length in lengths)
+        choices = [_choice_bits(shapes) + _choice_bits(lengths)] * len(pieces)
+        groups = [max(column.groups) + 1 for column in self.columns]
+        return size + (sum(choices) + sum(groups) + 7) // 8
 
     def to_json(self) -> dict[str, Json]:
         """Its JSON form, spec section 5."""
-        return {"columns": [c.to_json() for c in self.columns], "table": self.table.hex()}
+        return {"every": self.every, "columns": [c.to_json() for c in self.columns]}
 
     @classmethod
-    def from_fields(cls, fields: Fields, schedulable: Sequence[Sequence[str]]) -> Scheduled:
+    def from_fields(cls, fields: Fields, schedulable: Sequence[Sequence[str]]) -> Schedule:
         """Reads the JSON form strictly.
 
         Args:
@@ -80,103 +200,59 @@ class Scheduled:
         """
         columns = tuple(Column.from_fields(c) for c in fields.objects("columns", MAX_COLUMNS))
         named = [(group, column.field) for column in columns for group in column.groups]
+        where = fields.where("columns")
         if not columns or len(set(named)) != len(named):
-            raise MalformedBundle("no columns, or two for one hyperparameter", where=fields.where("columns"))
-        for group, field in named:
-            if group >= len(schedulable) or field not in schedulable[group]:
+            raise MalformedBundle("no columns, or two for one hyperparameter", where=where)
+        if sum(len(column.pieces) for column in columns) > MAX_PIECES:
+            raise MalformedBundle(f"more than {MAX_PIECES} pieces", where=where)
+        for group, name in named:
+            if group >= len(schedulable) or name not in schedulable[group]:
                 raise MalformedBundle(
-                    f"schedules {field!r} of group {group}, which the optimizer has not",
-                    where=fields.where("columns"),
+                    f"schedules {name!r} of group {group}, which the optimizer has not", where=where
                 )
-        scheduled = cls(columns=columns, table=fields.digest("table"))
+        schedule = cls(every=fields.integer("every", 1, 1 << 40), columns=columns)
         fields.end()
-        return scheduled
-
-    def table_bytes(self, steps: int) -> int:
-        """The size of the table for so many steps.
-
-        Raises:
-            MalformedBundle: It is over the limit.
-        """
-        size_bytes = 8 * steps * len(self.columns)
-        if size_bytes > MAX_TABLE_BYTES:
-            raise MalformedBundle(
-                f"a schedule of {size_bytes} bytes, over the limit of {MAX_TABLE_BYTES}",
-                where="program: schedule",
-            )
-        return size_bytes
+        return schedule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """A table with the names of its columns.
+def _piece(value: Json, where: str) -> Piece:
+    match value:
+        case [int(length), list(numbers)] if not isinstance(value[0], bool):
+            if not 1 <= length <= MAX_VALUES or not 1 <= len(numbers) <= MAX_COEFFICIENTS:
+                raise MalformedBundle("a piece too long, or of too many coefficients", where=where)
+            texts = [number if isinstance(number, str) else "" for number in numbers]
+            coefficients = tuple(float_from_bits(text, where=where) for text in texts)
+            if not all(map(math.isfinite, coefficients)):
+                raise MalformedBundle("a coefficient that is not finite", where=where)
+            return Piece(length=length, coefficients=coefficients)
+    raise MalformedBundle("a piece is a length and coefficients", where=where)
 
-    Args:
-        columns: What the table's columns are.
-        table: Float64 values of shape (steps, columns), all finite.
+
+def _range(column: Column, where: str) -> tuple[float, float]:
+    """The least and the largest value of a column.
+
+    Raises:
+        MalformedBundle: One is not finite.
     """
-
-    columns: tuple[Column, ...]
-    table: npt.NDArray[np.float64]
-
-    def at(self, step: int) -> dict[tuple[int, str], float]:
-        """The value of every scheduled hyperparameter at a step, by group number and name."""
-        row = self.table[step].tolist()
-        return {
-            (group, column.field): value
-            for column, value in zip(self.columns, row, strict=True)
-            for group in column.groups
-        }
-
-    def named(self, table: bytes) -> Scheduled:
-        """What a program says of it, once its table is a blob of this digest."""
-        return Scheduled(columns=self.columns, table=table)
-
-    def table_file(self) -> bytes:
-        """The table as a blob: rows after one another, each value as a little-endian float64."""
-        return self.table.astype("<f8").tobytes()
-
-    def free_bytes(self) -> int:
-        """What could be hidden in the table: its bytes beyond those that the values before them foretell."""
-        return sum(_surprise_bytes(self.table[:, column]) for column in range(len(self.columns)))
-
-    @classmethod
-    def from_table(cls, scheduled: Scheduled, data: bytes, steps: int, *, where: str) -> Schedule:
-        """Reads an untrusted table.
-
-        Raises:
-            CorruptBlob: Not the size that so many steps and columns take.
-            MalformedBundle: A value that is not finite.
-        """
-        if len(data) != 8 * steps * len(scheduled.columns):
-            raise CorruptBlob(f"{len(data)} bytes are not {steps} rows", where=where)
-        table = np.frombuffer(data, dtype="<f8").reshape(steps, len(scheduled.columns))
-        if not np.isfinite(table).all():
-            raise MalformedBundle("a value that is not finite", where=where)
-        return cls(columns=scheduled.columns, table=table)
-
-
-def _surprise_bytes(values: npt.NDArray[np.float64]) -> int:
-    """The bytes that a column holds beyond what goes before; by its values, or by runs of equal ones."""
-    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
-    lengths = np.diff(ends, prepend=-1).astype(np.float64)
-    runs = _missed_bits(values[ends]) + _missed_bits(lengths)
-    return _FIRST_BYTES + math.ceil(min(_missed_bits(values), runs) / 8)
-
-
-def _missed_bits(values: npt.NDArray[np.float64]) -> float:
-    """The bits by which each value misses what the values before foretell, at single precision.
-
-    Foretold by the last one, by a line, and by a cubic through the last ones, of which the nearest counts; so
-    constant, linear, cosine and exponential pieces cost next to nothing, and an arbitrary value three bytes.
-    """
-    # In front, so that the first value is foretold by nothing.
-    before = np.concatenate([np.zeros(4), values])
-    last, second, third, fourth = before[3:-1], before[2:-2], before[1:-3], before[:-4]
-    guesses = np.stack([last, 2 * last - second, 4 * last - 6 * second + 4 * third - fourth])
+    low, high = math.inf, -math.inf
     with np.errstate(all="ignore"):
-        # Relative to the value itself: what is small beside other values may be large beside its gradient.
-        miss = np.abs(guesses - values).min(axis=0) / np.maximum(np.abs(values), 1e-300)
-    bits = np.log2(1 + np.minimum(miss, 1.0) * 2.0**_SINGLE_PRECISION_BITS)
-    costly = bits[bits > 1]
-    return float(costly.sum()) + _CHOICE_BITS * len(costly)
+        for values in column.values():
+            if not np.isfinite(values).all():
+                raise MalformedBundle("a value that is not finite", where=where)
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return low, high
+
+
+def _number_bytes(number: float) -> int:
+    """Four for a number that single precision holds, eight for another, none for zero."""
+    if number == 0:
+        return 0
+    try:
+        single = struct.unpack("<f", struct.pack("<f", number))[0]
+    except OverflowError:
+        return 8
+    return 4 if single == number else 8
+
+
+def _choice_bits(different: set[tuple[float, ...]] | set[int]) -> int:
+    return (len(different) - 1).bit_length()

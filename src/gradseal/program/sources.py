@@ -103,10 +103,10 @@ class Initialisation:
         Raises:
             MalformedBundle: Not the format, not one source for each tensor, or a rule that its tensor cannot
                 have.
-            UnknownKind: A rule that this version does not know.
+            UnknownKind: A format or a rule that this version does not know.
         """
         fields = Fields(decode(data, where=where, max_bytes=MAX_BYTES), where)
-        fields.choice("format", [FORMAT])
+        fields.kind("format", [FORMAT])
         own = cls(
             state=tuple(_source_from_fields(f) for f in fields.objects("state", MAX_SOURCES)),
             constants=tuple(_source_from_fields(f) for f in fields.objects("constants", MAX_SOURCES)),

@@ -16,7 +16,6 @@ from gradseal.program.interpret import Interpreter, StepResult
 from gradseal.program.native import seeded
 from gradseal.program.optimizers import Optimizer
 from gradseal.program.program import Program
-from gradseal.program.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +25,11 @@ class Stepper:
     Args:
         program: What a step computes.
         interpreters: Its graph for each batch size.
-        schedule: The table that the program names, if it names one.
         seed: The run's seed.
     """
 
     program: Program
     interpreters: Mapping[int, Interpreter]
-    schedule: Schedule | None
     seed: bytes
     _trained: tuple[str, ...] = field(init=False)
 
@@ -80,8 +77,8 @@ class Stepper:
 
     def optimizer_at(self, step: int) -> Optimizer:
         """The optimizer with the hyperparameters of a step."""
-        optimizer = self.program.optimizer
-        return optimizer.at(self.schedule.at(step)) if self.schedule else optimizer
+        optimizer, schedule = self.program.optimizer, self.program.schedule
+        return optimizer.at(schedule.at(step)) if schedule else optimizer
 
     def _run(
         self, state: Mapping[str, torch.Tensor], batches: Sequence[Sequence[torch.Tensor]], step: int

@@ -87,6 +87,11 @@ class TensorSpec:
             raise MalformedBundle(f"a tensor of {size_bytes} bytes, over {MAX_TENSOR_BYTES}", where=where)
 
 
+def are_truth_values(data: bytes) -> bool:
+    """Whether these bytes of a `bool` tensor are each 0 or 1."""
+    return not data.strip(b"\0\1")
+
+
 def check_unique(specs: Sequence[TensorSpec], where: str) -> None:
     """Refuses two tensors of one name."""
     names: set[str] = set()

@@ -49,7 +49,11 @@ class Files(Protocol):
         ...
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file.
+
+        Raises:
+            StoreError: It could not be looked for.
+        """
         ...
 
     def delete(self, path: str) -> None:

@@ -108,7 +108,7 @@ class Request:
         """The clipping of the gradients, if it was asked for.
 
         Raises:
-            CaptureError: `clip` is not a positive number.
+            CaptureError: `clip` is not a positive number, or the parameters are of several types.
         """
         clip: object = self.clip
         if clip is None:
@@ -118,6 +118,13 @@ class Request:
                 f"{clip!r} is not a largest norm",
                 where="clip",
                 advice="give the max_norm that clip_grad_norm_ would get, a positive number",
+            )
+        types = {str(p.dtype) for g in self.optimizer.param_groups for p in g["params"] if p.requires_grad}
+        if len(types) > 1:
+            raise CaptureError(
+                f"the parameters are of several types: {', '.join(sorted(types))}",
+                where="clip",
+                advice="clip in a model of one type; autocast does what else 16 bits are wanted for",
             )
         return ClipNorm(max_norm=float(clip))
 

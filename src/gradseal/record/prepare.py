@@ -107,7 +107,7 @@ def prepare(
         graphs={size: blobs.put(graph.encode()) for size, graph in graphs.by_size.items()},
         optimizer=optimizer,
         clip=clip,
-        schedule=schedule.named(blobs.put(schedule.table_file())) if schedule else None,
+        schedule=schedule,
     )
     initialisation = initialisation_of(program, live, graphs.constants, blobs, known)
     warn(request.model, program, initialisation, stacklevel=4)
@@ -137,7 +137,7 @@ def prepare(
         live=live,
         data=data,
         order=request.order(len(dataset), seed),
-        stepper=Stepper(program=program, interpreters=interpreters, schedule=schedule, seed=seed),
+        stepper=Stepper(program=program, interpreters=interpreters, seed=seed),
         reached=graphs.reached,
         release=release,
         watched=graphs.watched,

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from gradseal.errors import RecordError
-from gradseal.program.capture_optimizer import set_hyperparameter
+from gradseal.program.capture_optimizer import option_name, set_hyperparameter
+from gradseal.program.curves import TOLERANCE
 from gradseal.program.native import Environment, check_recordable, current_environment, differences
 from gradseal.program.schedule import Schedule
 from gradseal.record.live import LiveState, fingerprint
@@ -52,6 +53,8 @@ class Watch:
         self._flags = _training_flags(model)
         self._fingerprints = [fingerprint(tensor) for tensor in watched]
         self._settings = live.settings()
+        # What a schedule sets, and how far from it a scheduler of the user's may be.
+        self._near = _tolerances(schedule) if schedule else {}
         self._expected = live.fingerprints()
 
     def note_state(self) -> None:
@@ -97,20 +100,26 @@ class Watch:
                 )
 
     def set_settings(self, step: int) -> None:
-        """Gives the optimizer the scheduled hyperparameters of a step, and refuses any other change."""
+        """Gives the optimizer the scheduled hyperparameters of a step, and refuses any other change.
+
+        A scheduler of the user's may have set what is set here, as near as a schedule is written down.
+        """
         found = self._live.settings()
         if self._schedule is not None:
             for (group, field), value in self._schedule.at(step).items():
                 set_hyperparameter(self._optimizer, group, field, value)
         wanted = self._live.settings()
-        # The user's own scheduler may have set what is set here, or have left it to us.
-        names = {**self._settings, **found}
-        changed = [n for n in names if found.get(n) not in (self._settings.get(n), wanted.get(n))]
-        left = [n for n in names if wanted.get(n) != self._settings.get(n) and self._schedule is None]
-        for name in [*changed, *left][:1]:
+        changed = [
+            name
+            for name in {**self._settings, **found}
+            if found.get(name) != self._settings.get(name)
+            and not _is_near(found.get(name), wanted.get(name), self._near.get(name))
+        ]
+        if changed:
+            name = changed[0]
             _stop(
                 step,
-                f"{listed([*changed, *left])} changed since the recording began: "
+                f"{listed(changed)} changed since the recording began: "
                 f"{self._settings.get(name)!r} became {found.get(name)!r}",
                 "give a scheduler to record as schedule=…; nothing else may change them",
             )
@@ -129,6 +138,27 @@ def listed(names: Sequence[str]) -> str:
     """The first few of some names."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _tolerances(schedule: Schedule) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for column in schedule.columns:
+        near = TOLERANCE * max(float(abs(values).max()) for values in column.values())
+        for group in column.groups:
+            name = option_name(group, column.field)
+            found[name] = max(near, found.get(name, 0.0))
+    return found
+
+
+def _is_near(value: object, wanted: object, tolerance: float | None) -> bool:
+    """Whether a setting is the wanted one but for a tolerance; without a tolerance it never is."""
+    if tolerance is None:
+        return False
+    if isinstance(value, tuple) and isinstance(wanted, tuple) and len(value) == len(wanted):
+        return all(_is_near(v, w, tolerance) for v, w in zip(value, wanted, strict=True))
+    if isinstance(value, float | int) and isinstance(wanted, float | int):
+        return abs(value - wanted) <= tolerance
+    return False
 
 
 def _training_flags(model: nn.Module) -> dict[str, bool]:

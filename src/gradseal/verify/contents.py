@@ -7,7 +7,7 @@ that into findings. Nothing here runs a program.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gradseal.errors import CorruptBlob, MalformedBundle, naming
@@ -17,10 +17,9 @@ from gradseal.program.order import Order
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
 from gradseal.program.release import MAX_HEADER_BYTES, MAX_RELEASE_BYTES, Release, read_weights
 from gradseal.program.samples import MAX_SCHEMA_BYTES, SampleSchema
-from gradseal.program.schedule import Schedule
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
 from gradseal.program.sources import Given, Initialisation
-from gradseal.program.tensors import TensorSpec
+from gradseal.program.tensors import TensorSpec, are_truth_values
 from gradseal.proof.entries import (
     MAX_LOSSES_BYTES,
     Close,
@@ -32,7 +31,7 @@ from gradseal.proof.entries import (
     state_root,
 )
 from gradseal.proof.fields import Fields
-from gradseal.proof.files import WEIGHTS, Files, check_blob, opening_path, read_blob, read_opening
+from gradseal.proof.files import WEIGHTS, Files, blob_path, opening_path, read_blob, read_opening
 from gradseal.proof.manifest import Manifest
 from gradseal.verify.lengths import Lengths, hashed_pieces
 from gradseal.verify.losses import LossCurve
@@ -70,7 +69,6 @@ class Contents:
     release: Release
     schema: SampleSchema
     environment: Environment
-    schedule: Schedule | None
 
 
 def read_log(manifest: Manifest, entries: list[bytes]) -> Log:
@@ -120,6 +118,8 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
         CorruptBlob, MissingFile, MalformedBundle, UnknownKind: As what is read.
     """
     program = Program.decode(read_blob(files, manifest.program, MAX_PROGRAM_BYTES), where="program")
+    if program.schedule is not None:
+        program.schedule.check(program.optimizer, manifest.plan.steps, where="program: schedule")
     graphs = _graphs(files, manifest, program)
     initialisation = Initialisation.decode(
         read_blob(files, manifest.initialisation, MAX_INITIALISATION_BYTES),
@@ -134,6 +134,7 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
     schema = SampleSchema.decode(
         read_blob(files, manifest.data.schema, MAX_SCHEMA_BYTES), where="sample schema"
     )
+    _check_leaves(graphs, schema)
     environment = Environment.from_fields(Fields(dict(manifest.arithmetic), "entry 0", "arithmetic"))
     return Contents(
         program=program,
@@ -142,16 +143,7 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
         release=release,
         schema=schema,
         environment=environment,
-        schedule=_schedule(files, manifest, program),
     )
-
-
-def _schedule(files: Files, manifest: Manifest, program: Program) -> Schedule | None:
-    if program.schedule is None:
-        return None
-    steps = manifest.plan.steps
-    data = read_blob(files, program.schedule.table, program.schedule.table_bytes(steps))
-    return Schedule.from_table(program.schedule, data, steps, where="program: schedule")
 
 
 def _graphs(files: Files, manifest: Manifest, program: Program) -> dict[int, Graph]:
@@ -174,6 +166,17 @@ def _graphs(files: Files, manifest: Manifest, program: Program) -> dict[int, Gra
             read[digest] = Graph.decode(read_blob(files, digest, MAX_GRAPH_BYTES), where=where)
             program.check_graph(read[digest], where)
     return {size: read[digest] for size, digest in program.graphs.items()}
+
+
+def _check_leaves(graphs: Mapping[int, Graph], schema: SampleSchema) -> None:
+    """Refuses a graph that reads a leaf of the batch which a sample has no field for."""
+    for size, graph in graphs.items():
+        for value in graph.inputs:
+            if value.kind == "batch" and int(value.key) >= len(schema.fields):
+                raise MalformedBundle(
+                    f"reads batch {value.key}, but a sample has {len(schema.fields)} fields",
+                    where=f"graph of batch size {size}",
+                )
 
 
 def order_of(manifest: Manifest, seed: bytes) -> Order:
@@ -225,7 +228,7 @@ class StateChecker:
         self._layout = program.layout
         self._progress = progress
         self._lengths = lengths
-        self._seen: set[tuple[bytes, int]] = set()
+        self._seen: set[tuple[bytes, int, bool]] = set()
         self._parameters = sum(spec.name.startswith("parameters/") for spec in program.layout)
         self._checked: dict[bytes, bytes] = {}
         self.bytes_hashed = 0
@@ -241,9 +244,10 @@ class StateChecker:
             return self._checked[seal]
         digests = self._opening(seal)
         for number, (spec, digest) in enumerate(zip(self._layout, digests, strict=True)):
-            if (digest, spec.size_bytes) not in self._seen:
+            # The bytes of a tensor may be those of another, and be none of a truth value all the same.
+            if (seen := (digest, spec.size_bytes, spec.dtype == "bool")) not in self._seen:
                 self._check_tensor(spec, digest, self._lengths.watch(number, digest))
-                self._seen.add((digest, spec.size_bytes))
+                self._seen.add(seen)
         # A layout begins with the parameters.
         parameters = hashlib.sha256(b"".join(digests[: self._parameters])).digest()
         self._checked[seal] = parameters
@@ -254,16 +258,28 @@ class StateChecker:
         return check_opening(self._files, self._manifest, seal, len(self._layout))
 
     def _check_tensor(self, spec: TensorSpec, digest: bytes, watch: Callable[[bytes], None] | None) -> None:
-        held = 0
         with naming(spec.name):
-            for piece in hashed_pieces(self._files, digest, spec.size_bytes):
-                held += len(piece)
+            for piece in _tensor_pieces(self._files, digest, spec):
                 if watch is not None:
                     watch(piece)
-        if held != spec.size_bytes:
-            raise CorruptBlob(f"{held} bytes, not the {spec.size_bytes} of its shape", where=spec.name)
-        self.bytes_hashed += held
+        self.bytes_hashed += spec.size_bytes
         self._progress(self.bytes_hashed)
+
+
+def _tensor_pieces(files: Files, digest: bytes, spec: TensorSpec) -> Iterator[bytes]:
+    """A tensor's bytes in pieces, none to be believed before the end.
+
+    Raises:
+        CorruptBlob, MissingFile, MalformedBundle: It is altered, not there, or not of its shape and type.
+    """
+    held = 0
+    for piece in hashed_pieces(files, digest, spec.size_bytes):
+        held += len(piece)
+        if spec.dtype == "bool" and not are_truth_values(piece):
+            raise CorruptBlob("a truth value that is neither 0 nor 1", where=blob_path(digest))
+        yield piece
+    if held != spec.size_bytes:
+        raise CorruptBlob(f"{held} bytes, not the {spec.size_bytes} of its shape", where=blob_path(digest))
 
 
 def check_given(files: Files, contents: Contents) -> None:
@@ -273,8 +289,10 @@ def check_given(files: Files, contents: Contents) -> None:
         CorruptBlob, MissingFile, MalformedBundle: One is not what it was, not there, or not of its shape.
     """
     for spec, source in zip(contents.program.constants, contents.initialisation.constants, strict=True):
-        if isinstance(source, Given) and check_blob(files, source.digest, spec.size_bytes) != spec.size_bytes:
-            raise CorruptBlob("does not have the bytes that its shape takes", where=spec.name)
+        if isinstance(source, Given):
+            with naming(spec.name):
+                for _ in _tensor_pieces(files, source.digest, spec):
+                    pass
 
 
 def check_losses(files: Files, log: Log, curve: LossCurve) -> None:
@@ -309,7 +327,7 @@ def check_weights(files: Files, close: Close, contents: Contents, last: tuple[by
 
     Raises:
         CorruptBlob: The file is not the one that was closed with, or a tensor is not the last state's.
-        MissingFile, MalformedBundle: It is not there, or not a safetensors file.
+        MissingFile, MalformedBundle: It is not there, or not a safetensors file without metadata.
     """
     sizes = {s.name: s.size_bytes for s in contents.program.layout}
     released = sum(sizes[name] for name in contents.release.tensors.values())
@@ -320,14 +338,23 @@ def check_weights(files: Files, close: Close, contents: Contents, last: tuple[by
         raise CorruptBlob("is not the file that the run was closed with", where=WEIGHTS)
 
 
-def compare_weights(data: bytes, contents: Contents, last: tuple[bytes, ...], *, where: str) -> None:
+def compare_weights(
+    data: bytes, contents: Contents, last: tuple[bytes, ...], *, where: str, allow_metadata: bool = False
+) -> None:
     """Compares a safetensors file with the last state's tensors, as the release map names them.
+
+    Args:
+        data: The file.
+        contents: Has the release map and the layout.
+        last: The digests of the last state's tensors.
+        where: What the file is called.
+        allow_metadata: Whether it may have metadata; the released file has none.
 
     Raises:
         CorruptBlob: A tensor is missing, too many, or other than the last state's; names it.
         MalformedBundle: Not a safetensors file.
     """
-    tensors = read_weights(data, where=where)
+    tensors = read_weights(data, where=where, allow_metadata=allow_metadata)
     released = contents.release.tensors
     for name in sorted(set(tensors) ^ set(released)):
         held = "is not released by the run" if name in tensors else "is missing"

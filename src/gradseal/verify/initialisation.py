@@ -143,6 +143,7 @@ def _free_in_optimizer(program: Program) -> Iterator[FreeBytes]:
 
 
 def _free_in_schedule(contents: Contents) -> Iterator[FreeBytes]:
-    """What the table of a schedule holds beyond pieces of smooth curves."""
-    if contents.schedule is not None and (size := contents.schedule.free_bytes()):
+    """The numbers of a schedule."""
+    schedule = contents.program.schedule
+    if schedule is not None and (size := schedule.free_bytes()):
         yield FreeBytes(where="optimizer", name="schedule", size_bytes=size)

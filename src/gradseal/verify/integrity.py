@@ -48,6 +48,7 @@ def check_integrity(
     Raises:
         Ended: Something contradicts, is absent or is not known.
     """
+    _signed_by_pinned(examination, bundle, keys)
     with examination.checking(Check.LOG):
         entries = bundle.all_entries()
         bundle.check_log(entries)
@@ -79,6 +80,16 @@ def check_integrity(
     examination.data_checked = True
     examination.found(Check.DATA, Result.HELD, f"{manifest.data.samples} samples open against the data root")
     return log, contents
+
+
+def _signed_by_pinned(examination: Examination, bundle: Bundle, keys: Sequence[VerificationKey]) -> None:
+    """Refuses a checkpoint that no pinned key signed, before anything that it says is looked for.
+
+    Otherwise one that was altered would ask for files that are not there, and nothing were decided.
+    """
+    with examination.checking(Check.PINNED_KEY):
+        if keys and not any(bundle.note.verified_by(key) for key in keys):
+            raise CorruptBlob("the checkpoint is not signed by a key that was pinned", where=CHECKPOINT)
 
 
 def _signature(
@@ -184,7 +195,7 @@ def check_released(
         some, _ = released_parameters(contents)
         held = "the weights that were handed in are the last state's" if some else ""
         with examination.checking(Check.WEIGHTS, held):
-            compare_weights(data, contents, examination.last_state, where=str(weights))
+            compare_weights(data, contents, examination.last_state, where=str(weights), allow_metadata=True)
         if not some:
             _not_compared(examination, "the run releases no parameter", weights)
     examination.weights_checked = True

@@ -67,7 +67,6 @@ class Replayer:
                 size: Interpreter(graph, constants, device, guarded=True)
                 for size, graph in contents.graphs.items()
             },
-            schedule=contents.schedule,
             seed=self._seed,
         )
         self._state: dict[str, torch.Tensor] = {}

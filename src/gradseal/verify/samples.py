@@ -12,6 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from gradseal.errors import CorruptBlob, MalformedBundle, naming
 from gradseal.program.samples import SampleSchema
 from gradseal.proof.files import Files, blob_path, read_blob
@@ -65,6 +68,7 @@ class SampleReader:
                 "the samples' leaf hashes do not have the data root", where=blob_path(data.leaves)
             )
         self._shards = self._read_list(data.shards, -(-data.samples // data.shard_samples), "shards")
+        self._truths = _truths(schema)
         self._cache: OrderedDict[int, _Shard] = OrderedDict()
         self._cached_bytes = 0
         self.bytes_hashed = 0
@@ -79,7 +83,7 @@ class SampleReader:
         return [self._sample(int(i)) for i in indices]
 
     def check_all(self, progress: Callable[[int], None]) -> None:
-        """Opens every sample; raises as `samples` does."""
+        """Opens every sample; raises as `samples` does, and for a truth value that is neither 0 nor 1."""
         for number in range(len(self._shards) // HASH_SIZE):
             # Past the cache, which one reading of each shard in turn would only fill.
             self._check(number, self._read_shard(number))
@@ -88,6 +92,7 @@ class SampleReader:
     def _check(self, number: int, data: bytes) -> None:
         """Refuses a shard in which a sample has not its leaf."""
         first, size = number * self._data.shard_samples, self._sample_bytes
+        self._check_truth_values(number, data)
         # Few at a time, and in one comparison.
         width = max(1, _HASHED_BYTES // size)
         for start in range(0, len(data) // size, width):
@@ -97,6 +102,17 @@ class SampleReader:
                 continue
             for i, leaf in enumerate(_pieces(leaves, HASH_SIZE)):
                 self._check_leaf(first + start + i, leaf)
+
+    def _check_truth_values(self, number: int, data: bytes) -> None:
+        if self._truths is None:
+            return
+        rows = np.frombuffer(data, np.uint8).reshape(-1, self._sample_bytes)
+        # A reduction, which needs no array of the shard's size.
+        if np.maximum.reduce(rows, axis=None, where=self._truths, initial=0) > 1:
+            first = number * self._data.shard_samples
+            raise CorruptBlob(
+                "a truth value that is neither 0 nor 1", where=f"samples {first} to {first + len(rows) - 1}"
+            )
 
     def _check_leaf(self, index: int, leaf: bytes) -> None:
         if leaf != self._leaves[index * HASH_SIZE : (index + 1) * HASH_SIZE]:
@@ -146,6 +162,17 @@ class SampleReader:
         if len(data) != HASH_SIZE * count:
             raise MalformedBundle(f"{len(data)} bytes are not {count} {what}", where=blob_path(digest))
         return data
+
+
+def _truths(schema: SampleSchema) -> npt.NDArray[np.bool_] | None:
+    """Which bytes of a sample are truth values; None if none is."""
+    if all(field.dtype != "bool" for field in schema.fields):
+        return None
+    found, end = np.zeros(schema.size_bytes, np.bool_), 0
+    for field in schema.fields:
+        start, end = end, end + field.size_bytes
+        found[start:end] = field.dtype == "bool"
+    return found
 
 
 def _pieces(data: bytes, size_bytes: int) -> Iterator[bytes]:

@@ -68,7 +68,7 @@ def optimizer_from_fields(fields: Fields) -> Optimizer:
     """
     kind = _KINDS[fields.kind("name", _KINDS)]
     groups = tuple(kind.GROUP.from_fields(own) for own in fields.objects("groups", MAX_GROUPS))
-    steps_before = fields.integer("steps_before", 0, MAX_STEPS_BEFORE)
+    steps_before = fields.integer("steps_before", 0, MAX_STEPS_BEFORE if kind.COUNTS else 1)
     optimizer = kind(groups=groups, steps_before=steps_before)  # type: ignore[arg-type]
     fields.end()
     names = list(optimizer.parameters())

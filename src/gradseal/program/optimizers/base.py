@@ -128,7 +128,7 @@ class ByName(Generic[G]):
     Args:
         groups: The parameters that are trained; each in one group.
         steps_before: How many updates it had taken before step 0; for one that does not count them, 1 if
-            state zero's kept tensors are in use.
+            state zero's kept tensors are in use, and 0 if not.
     """
 
     groups: tuple[G, ...]
