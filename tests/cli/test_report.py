@@ -20,7 +20,7 @@ from bundles import KEY, OTHER_KEY, record_run
 from gradseal.cli.main import gradseal
 from gradseal.errors import MissingFile, StoreError
 from gradseal.report.page import Copy, Story, render_page
-from gradseal.report.plots import plots_of
+from gradseal.report.plots import _spans, plots_of
 from gradseal.report.terminal import Terminal, print_verdict
 from gradseal.report.words import finite, printable
 from gradseal.verify.policy import Policy
@@ -229,6 +229,35 @@ def test_plots_take_the_colours_of_the_page_and_their_text_stays_text() -> None:
         assert "var(--bad)" in plot.svg and "Other bits than sealed: segment 1." in plot.description
     equal = segments(rows=tuple(replace(r, equal=True if r.replayed else None) for r in segments().rows))
     assert not any("var(--bad)" in plot.svg for plot in plots_of(equal))
+
+
+@pytest.mark.parametrize(
+    ("replayed", "green", "red"),
+    [
+        (
+            1000,
+            [(0, 100), (300, 300), (998, 999)],
+            [(101, 299), (301, 599), (600, 900), (901, 997)],
+        ),
+        (
+            999,
+            [(0, 0), (100, 100), (300, 300), (998, 999)],
+            [(101, 299), (301, 599), (600, 600), (601, 899), (900, 900), (901, 997)],
+        ),
+    ],
+    ids=["all replayed", "not all"],
+)
+def test_no_strip_is_green_over_segments_with_other_bits_that_are_not_told(
+    replayed: int, green: list[tuple[int, int]], red: list[tuple[int, int]]
+) -> None:
+    ends = {0: True, 100: True, 300: True, 600: False, 900: False, 998: True, 999: True}
+    rows = tuple(row(i, replayed=True, equal=equal) for i, equal in ends.items())
+    told = Segments(count=1000, replayed=replayed, rows=rows, unequal_after=(0, 1, 2, 3, 4, 0, 0))
+    spans = list(_spans(told, steps=False))
+    for drawn, equal in ((green, True), (red, False)):
+        assert [(a + 0.5, a + width - 0.5) for a, width, same in spans if same is equal] == drawn
+    assert list(_spans(told, steps=True)) == [(2 * a + 0.5, 2 * width, same) for a, width, same in spans]
+    assert "segments 600, 900 and 10 more" in plots_of(told)[0].description
 
 
 def test_what_was_not_measured_is_not_drawn() -> None:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import secrets
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fsspec import AbstractFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from bundles import KEY, OTHER_KEY, check, cross_entropy, digits, mlp, sgd, statuses
-from gradseal.errors import CorruptBlob, RecordError
+from gradseal.errors import CorruptBlob, RecordError, StoreError
 from gradseal.program.initialise import initialise
+from gradseal.proof.bundle import open_bundle
+from gradseal.proof.entries import Initial, Segment, entry_from_bytes
+from gradseal.proof.files import blob_path, opening_path, read_blob, read_opening
+from gradseal.proof.manifest import Manifest
+from gradseal.proof.writer import BlobWriter, BundleWriter
 from gradseal.record.recorder import record
+from gradseal.store.files import FsspecFiles
 from interrupted import STEPS, count_writes, train, train_until
 
 KILLS = 20
@@ -200,13 +210,117 @@ def test_a_last_state_that_was_altered_is_refused(tmp_path: Path) -> None:
         go_on(tmp_path / "b")
 
 
-def begin(path: Path) -> None:
+def test_a_shard_that_was_emptied_is_restored(tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    begin(bundle)
+    manifest = manifest_of(bundle)
+    shards = read_blob(FsspecFiles(str(bundle)), manifest.data.shards, 32)
+    (bundle / blob_path(shards)).write_bytes(b"")
+    (bundle / blob_path(manifest.data.leaves)).unlink()
+    go_on(bundle)
+    found = statuses(check(bundle))
+    assert (found["integrity"], found["computation"]) == ("shown", "shown")
+
+
+def test_what_cannot_be_made_again_must_be_whole_before_more_is_signed(tmp_path: Path) -> None:
+    begin(tmp_path / "b", weights=True)
+    files = FsspecFiles(str(tmp_path / "b"))
+    raw = open_bundle(files).all_entries()
+    initial, first = (entry_from_bytes(data, where="") for data in raw[1:])
+    assert isinstance(initial, Initial) and isinstance(first, Segment)
+    given = read_opening(files, initial.seal, 8)[0]
+    for path in (opening_path(initial.seal), blob_path(first.losses), blob_path(given)):
+        bundle = shutil.copytree(tmp_path / "b", tmp_path / path.replace("/", "-"))
+        content = (bundle / path).read_bytes()
+        (bundle / path).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        before = (bundle / "checkpoint").read_bytes()
+        with pytest.raises(CorruptBlob) as caught:
+            go_on(bundle, weights=True)
+        assert caught.value.where == path
+        assert (bundle / "checkpoint").read_bytes() == before
+    go_on(tmp_path / "b", weights=True)
+    assert statuses(check(tmp_path / "b"))["computation"] == "shown"
+
+
+def test_a_storage_that_fails_is_no_empty_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of fsspec's file systems say of whatever they cannot look at that it does not exist."""
+    url = f"memory://{secrets.token_hex(8)}"
+    begin(url)
+    root = FsspecFiles(url).root
+    before = {path: file.getvalue() for path, file in MemoryFileSystem.store.items() if path.startswith(root)}
+
+    def fails(self: Any, path: str, **_: Any) -> Any:
+        if path.endswith("/checkpoint"):
+            raise OSError("the network is away")
+        return info(self, path)
+
+    info = MemoryFileSystem.info
+    opened = MemoryFileSystem._open
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "exists", AbstractFileSystem.exists)
+        patch.setattr(MemoryFileSystem, "info", fails)
+        patch.setattr(
+            MemoryFileSystem,
+            "_open",
+            lambda self, path, mode="rb", **more: (
+                fails(self, path)
+                if mode == "rb" and path.endswith("/checkpoint")
+                else opened(self, path, mode, **more)
+            ),
+        )
+        with pytest.raises(StoreError, match="the network is away"):
+            go_on(url)
+    after = {path: file.getvalue() for path, file in MemoryFileSystem.store.items() if path.startswith(root)}
+    assert after == before
+    go_on(url)
+
+
+def test_a_place_with_other_files_is_neither_resumed_nor_begun_in(tmp_path: Path) -> None:
+    begin(tmp_path / "b")
+    for name in (
+        "notes.txt",
+        "blobs/notes.txt",
+        "openings/" + "0" * 63,
+        "tile/0/000.p/3",
+        "weights.safetensors",
+    ):
+        place = tmp_path / name.replace("/", "-")
+        (place / name).parent.mkdir(parents=True)
+        (place / name).write_text("mine")
+        with pytest.raises(RecordError, match="has no checkpoint, but has") as caught:
+            go_on(place)
+        assert name in caught.value.message
+        assert [p for p in place.rglob("*") if p.is_file()] == [place / name]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RecordError, match="is not a directory"):
+        go_on(tmp_path / "file")
+    (tmp_path / "b" / "checkpoint").unlink()
+    with pytest.raises(RecordError, match="tile/"):
+        go_on(tmp_path / "b")
+
+
+def test_a_log_without_a_state_is_not_gone_on_with(tmp_path: Path) -> None:
+    """No recording publishes one; and the given tensors of state zero may be others by now."""
+    begin(tmp_path / "b")
+    files = FsspecFiles(str(tmp_path / "b"))
+    manifest = manifest_of(tmp_path / "b")
+    BundleWriter(BlobWriter(files), KEY, manifest).publish()
+    with pytest.raises(RecordError, match="no sealed state"):
+        go_on(tmp_path / "b")
+    assert open_bundle(files).checkpoint.size == 1
+
+
+def manifest_of(path: Path) -> Manifest:
+    return Manifest.decode(open_bundle(FsspecFiles(str(path))).all_entries()[0])
+
+
+def begin(path: Path | str, **options: Any) -> None:
     """Half a run."""
     with pytest.raises(KeyboardInterrupt):
-        go_on(path, seed=7, stop_after=3)
+        go_on(path, seed=7, stop_after=3, **options)
 
 
-def go_on(path: Path, *, stop_after: int | None = None, **options: Any) -> None:
+def go_on(path: Path | str, *, stop_after: int | None = None, weights: bool = False, **options: Any) -> None:
     settings: dict[str, Any] = {
         "data": digits(),
         "batch_size": 16,
@@ -215,7 +329,7 @@ def go_on(path: Path, *, stop_after: int | None = None, **options: Any) -> None:
         "key": KEY,
         "progress": False,
     }
-    with initialise():
+    with nullcontext() if weights else initialise():  # given weights, if they are not initialised
         model = mlp()
     with record(path, model, sgd(model), loss=cross_entropy, resume=True, **{**settings, **options}) as run:
         for number, batch in enumerate(run):

@@ -8,6 +8,8 @@ import secrets
 from pathlib import Path
 
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,6 +217,45 @@ def test_emptiness(tmp_path: Path) -> None:
     assert memory.is_empty()
     memory.write("a/b", b"a")
     assert not memory.is_empty()
+
+
+def test_all_files_are_listed_wherever_they_are(tmp_path: Path) -> None:
+    for files in (FsspecFiles(str(tmp_path)), FsspecFiles(f"memory://{secrets.token_hex(8)}")):
+        assert list(files.paths()) == []
+        for path in ("a", "b/c", "b/d/e", "b/.staged"):
+            files.write(path, b"")
+        assert sorted(files.paths()) == ["a", "b/.staged", "b/c", "b/d/e"]
+    assert list(FsspecFiles(str(tmp_path / "a")).paths()) == [""]
+    assert list(FsspecFiles(str(tmp_path / "a" / "below")).paths()) == []
+
+
+@pytest.mark.parametrize("failing", ["", "/a"])
+def test_what_cannot_be_listed_is_not_empty(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    files = FsspecFiles(f"memory://{secrets.token_hex(8)}")
+    files.write("a/b", b"")
+    whole = MemoryFileSystem.ls
+
+    def ls(self: MemoryFileSystem, path: str, detail: bool = True, **options: object) -> object:
+        if path == files.root + failing:
+            raise OSError("the network is away")
+        return whole(self, path, detail, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", ls)
+    with pytest.raises(StoreError, match="the network is away"):
+        files.is_empty()
+
+
+def test_what_cannot_be_looked_for_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most file systems of fsspec have it, which take any error for an absence."""
+    files = FsspecFiles(f"memory://{secrets.token_hex(8)}")
+
+    def info(self: MemoryFileSystem, path: str, **options: object) -> object:
+        raise OSError("the network is away")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", info)
+    monkeypatch.setattr(MemoryFileSystem, "exists", AbstractFileSystem.exists)
+    with pytest.raises(StoreError, match="the network is away"):
+        files.exists("a/b")
 
 
 def test_storage_that_is_not_known() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from gradseal.errors import CorruptBlob
 from gradseal.program.memory import to_bytes
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.files import blob_path
-from gradseal.verify.account import chosen
+from gradseal.verify.account import chosen, unequal_after
 from gradseal.verify.executors import WorkerDied, _answer
 from gradseal.verify.lengths import Lengths, hashed_pieces
 from gradseal.verify.losses import LossCurve
@@ -128,6 +131,89 @@ def test_what_is_compared_again_and_again_is_bounded() -> None:
     assert files.bytes_read < 500_000
 
 
+def executed(act: Callable[[], None]) -> int:
+    """How many instructions of Python an act takes."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_last_state_again_costs_the_same_whatever_the_number_of_tensors(known: bool) -> None:
+    def again(tensors: int) -> int:
+        states = [[torch.full((1,), float(i)) for i in range(first, first + tensors)] for first in (0, 1)]
+        lengths = followed(states if known else [*states, states[0]], repeated_tensors=0)
+
+        def read() -> list[bytes]:
+            raise AssertionError("an opening was read again")
+
+        work = executed(lambda: lengths.repeat_state(lengths._seal, read))
+        assert len(lengths.updates) == (2 if known else 3)
+        assert lengths.updates[-1] == 0 if known else math.isnan(lengths.updates[-1])
+        return work
+
+    assert again(3) == again(300)
+
+
+@pytest.mark.parametrize("kind", ["parameters", "buffers"])
+def test_states_that_return_are_bounded_by_their_tensors_however_small(kind: str) -> None:
+    layout = [
+        TensorSpec(name=f"{'parameters' if i == 0 else kind}/{i}", dtype="float32", shape=(1,))
+        for i in range(100)
+    ]
+    files = Counting()
+    states = [[np.array([100 * s + i], "<f4").tobytes() for i in range(100)] for s in range(2)]
+    digests = [[hashlib.sha256(data).digest() for data in state] for state in states]
+    files.content = {blob_path(hashlib.sha256(d).digest()): d for state in states for d in state}
+    lengths = Lengths(files, layout, kept_bytes=0, repeated_tensors=1000)
+    lengths.end_state(b"0", digests[0])
+    lengths.end_state(b"1", digests[1])
+    reads = 0
+
+    def read(state: int) -> list[bytes]:
+        nonlocal reads
+        reads += 1
+        return digests[state]
+
+    for i in range(500):
+        lengths.repeat_state(b"%d" % (i % 2), lambda i=i: read(i % 2))  # type: ignore[misc]  # a loop's value
+    assert reads <= 10
+    assert files.bytes_read <= 2 * 4 * 1000
+    assert len(lengths.updates) == 501
+    assert lengths.updates[1] > 0 and math.isnan(lengths.updates[-1])
+
+
+@pytest.mark.parametrize("changed", [0, 3])
+def test_a_tensor_of_the_state_before_that_changed_since_it_was_hashed_is_noticed(changed: int) -> None:
+    old, new = (np.arange(4, dtype="<f4").tobytes(), np.ones(4, "<f4").tobytes())
+    digests = [hashlib.sha256(data).digest() for data in (old, new)]
+    files = MemoryFiles()
+    files.content = {blob_path(d): data for d, data in zip(digests, (old, new), strict=True)}
+    lengths = Lengths(files, [TensorSpec(name="parameters/w", dtype="float32", shape=(4,))], kept_bytes=0)
+    lengths.end_state(b"0", digests[:1])
+    altered = np.frombuffer(old, "<f4").copy()
+    altered[changed] = 9
+    files.content[blob_path(digests[0])] = altered.tobytes()
+    watch = lengths.watch(0, digests[1])
+    assert watch is not None
+    with pytest.raises(CorruptBlob):
+        watch(new)
+    with pytest.raises(CorruptBlob):
+        lengths.between(digests[:1], digests[1:])
+
+
 def test_what_is_no_number_is_said_as_such_and_integers_have_no_length() -> None:
     state = [torch.tensor([1.0, 2.0]), torch.tensor([1, 2])]
     other = [torch.tensor([1.0, math.nan]), torch.tensor([5, 6])]
@@ -191,6 +277,18 @@ def test_a_million_segments_are_thinned_but_for_what_is_wrong_and_the_ends() -> 
     assert told == sorted(set(told))
     assert {0, 123_457, 777_777, 999_999} <= set(told)
     assert chosen(5, results) == [0, 1, 2, 3, 4]
+    assert unequal_after(told, results) == ()
+
+
+def test_what_is_wrong_and_not_told_is_counted_where_it_is() -> None:
+    results = [SegmentResult(segment=i, equal=i % 100 < 99) for i in range(100_000)]
+    told = chosen(100_000, results)
+    after = unequal_after(told, results)
+    shown = sum(i % 100 == 99 for i in told)
+    assert len(after) == len(told) <= 2000
+    assert sum(after) == 1000 - shown > 0
+    for number, following, hidden in zip(told, [*told[1:], 100_000], after, strict=True):
+        assert hidden == sum(i % 100 == 99 for i in range(number + 1, following))
 
 
 @pytest.mark.parametrize("seconds", ["-1.0", "NaN", "Infinity", '"1"', "true", "null", "1"])

@@ -312,11 +312,23 @@ def test_going_on_needs_the_entries_of_the_checkpoint() -> None:
 def test_a_blob_from_before_is_neither_written_again_nor_discarded() -> None:
     files = MemoryFiles()
     digest = BlobWriter(files).put(b"old")
+    files.journal.clear()
     blobs = BlobWriter(files, resumed=True)
-    files.content[blob_path(digest)] = b"old, kept as it is"
     assert blobs.put(b"old") == digest
+    assert files.journal == []
     new = blobs.put(b"new")
     blobs.discard()
-    assert files.content == {blob_path(digest): b"old, kept as it is"}
+    assert files.content == {blob_path(digest): b"old"}
     assert blobs.put(b"new") == new
     assert files.content[blob_path(new)] == b"new"
+
+
+@pytest.mark.parametrize("damage", [b"", b"ol", b"olD", b"old and more"])
+def test_a_blob_from_before_that_is_not_what_it_was_is_restored_and_stays(damage: bytes) -> None:
+    files = MemoryFiles()
+    digest = BlobWriter(files).put(b"old")
+    files.content[blob_path(digest)] = damage
+    blobs = BlobWriter(files, resumed=True)
+    assert blobs.put(memoryview(b"old")) == digest
+    blobs.discard()
+    assert files.content == {blob_path(digest): b"old"}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from gradseal.errors import RecordError
+from gradseal.errors import MalformedBundle, MissingFile, RecordError
 from gradseal.proof.checkpoint import Checkpoint
 from gradseal.proof.entries import Entry, seal_of, state_root
 from gradseal.proof.files import CHECKPOINT, WEIGHTS, Files, blob_path, opening_path
@@ -27,7 +27,8 @@ class BlobWriter:
 
     Args:
         files: Where they go.
-        resumed: Whether some may be there from before; they are not written again.
+        resumed: Whether some may be there from before. They are hashed, and written again only if they are
+            not what they should be.
     """
 
     def __init__(self, files: Files, *, resumed: bool = False) -> None:
@@ -40,9 +41,10 @@ class BlobWriter:
         """Stores a blob once, durably; returns its SHA-256."""
         digest = hashlib.sha256(data).digest()
         if digest not in self._there:
-            # A blob is seen only once it is whole.
-            if not (self._resumed and self.files.exists(blob_path(digest))):
+            found = self._found(digest, memoryview(data).nbytes) if self._resumed else None
+            if found != digest:
                 self.files.write(blob_path(digest), data)
+            if found is None:
                 self._written.add(digest)
             self._there.add(digest)
         return digest
@@ -53,6 +55,15 @@ class BlobWriter:
             digest = self._written.pop()
             self._there.discard(digest)
             self.files.delete(blob_path(digest))
+
+    def _found(self, digest: bytes, size_bytes: int) -> bytes | None:
+        """The SHA-256 of what is in a blob's place; none of what is too long; None if nothing is there."""
+        try:
+            return self.files.digest(blob_path(digest), size_bytes)[0]
+        except MissingFile:
+            return None
+        except MalformedBundle:
+            return b""
 
 
 class BundleWriter:

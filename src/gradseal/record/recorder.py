@@ -66,7 +66,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
         every: Steps in a segment; each segment's end is sealed.
         key: The owner's signing key, or the file that holds it.
         schedule: A scheduler of `torch.optim.lr_scheduler` on this optimizer. It is evaluated in advance, and
-            the recording sets what it would set; calling its `step` as well does no harm.
+            the recording sets what it would set; its own `step` need not be called.
         schedule_per: Whether the scheduler moves with each `step` or each `epoch`.
         clip: The largest norm of all gradients together, as for `clip_grad_norm_`.
         accumulate: How many batches make a step. The run then yields lists of so many; each loss is divided
@@ -75,14 +75,16 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
             owner.
         shuffle: Whether each epoch has its own random order.
         drop_last: Whether an epoch's incomplete last batch is dropped.
-        resume: Go on with what is at `path` from its last sealed state; begin, if nothing is sealed there.
-            All else must be as it was. A run that is complete yields no more batches.
+        resume: Go on with what is at `path` from its last sealed state. Begin, if there is nothing, or what a
+            recording left that was interrupted before anything was sealed. All else must be as it was. A run
+            that is complete yields no more batches.
         progress: Whether to show progress on standard error; by default, if that is a terminal.
 
     Raises:
         CaptureError: The model, loss, optimizer, schedule or data cannot be recorded; names what and why.
         RecordError: The output exists, the captured program is not the model's own computation, or what is to
-            be resumed is another run.
+            be resumed is another run or none.
+        StoreError: What is to be resumed cannot be read, or is damaged where it cannot be made again.
         KeyFileError: The key cannot be read.
     """
     signer = load_signer(key)
@@ -115,8 +117,10 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     known = interrupted.initialisation(files) if interrupted else None
     try:
         prepared = prepare(request, signer, blobs, shown.committed, known)
-        if interrupted:
+        if interrupted and known:
             interrupted.check_same(prepared.manifest)
+            if not interrupted.closed:
+                interrupted.check_kept(files, prepared.live.layout, known)
     except BaseException:
         blobs.discard()
         raise

@@ -3,30 +3,48 @@
 The bundle's log is read as strictly as a verifier would, since it is the owner's key that signs what follows:
 signature, tree, manifest. Whoever resumes must make the same manifest again, from the same script; seeds,
 order and randomness follow from it and the number of the step, so nothing else has to be kept.
+
+Before more is signed, what the manifest names is compared with what was made again (`BlobWriter`), and all
+else that the log names is hashed, but for the tensors of states before the last: they are most of a large
+bundle, and only a verifier reads them all. State zero's given ones are hashed, as the manifest names them.
 Format: docs/spec/bundle.md, section 8.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
 
-from gradseal.errors import CorruptBlob, RecordError
+from gradseal.errors import CorruptBlob, MissingFile, RecordError, naming
 from gradseal.program.memory import from_bytes
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
-from gradseal.program.sources import Initialisation
+from gradseal.program.sources import Given, Initialisation
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.canonical import Json, decode
 from gradseal.proof.checkpoint import Checkpoint
-from gradseal.proof.entries import Close, Initial, Segment, entry_from_bytes, seal_of, state_root
-from gradseal.proof.files import CHECKPOINT, Files, opening_path, read_blob, read_opening
+from gradseal.proof.entries import (
+    MAX_LOSSES_BYTES,
+    Close,
+    Initial,
+    Segment,
+    entry_from_bytes,
+    seal_of,
+    state_root,
+)
+from gradseal.proof.files import CHECKPOINT, Files, check_blob, opening_path, read_blob, read_opening
 from gradseal.proof.manifest import Manifest
-from gradseal.proof.note import VerificationKey
-from gradseal.proof.tiles import MAX_ENTRY_BYTES
+from gradseal.proof.note import MAX_NOTE_BYTES, VerificationKey
+from gradseal.proof.tiles import MAX_ENTRY_BYTES, Tile, entries_path
+from gradseal.store.files import FsspecFiles
 
+# What a recording writes before its first checkpoint, which covers the manifest and state zero.
+_FIRST_TILES = (entries_path(0, 2), Tile(level=0, index=0, width=2).path)
+_FIRST_BLOBS = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}|openings/[0-9a-f]{64}")
+_STAGED = re.compile(r"(.*/)?\.([^/]+)\.[0-9a-f]+")
 _ADVICE = "resume with the script, data, settings and packages that began the recording, or record anew"
 
 
@@ -38,17 +56,22 @@ class Interrupted:
         manifest: Entry 0.
         checkpoint: What was published last.
         entries: Every raw entry that it covers.
-        seal: The seal of the last state; empty if not even state zero was sealed.
-        segments: How many segments are sealed.
+        seals: The seal of every state, state zero first.
+        losses: The digest of every sealed segment's losses.
         closed: Whether the run is complete.
     """
 
     manifest: Manifest
     checkpoint: Checkpoint
     entries: tuple[bytes, ...]
-    seal: bytes
-    segments: int
+    seals: tuple[bytes, ...]
+    losses: tuple[bytes, ...]
     closed: bool
+
+    @property
+    def segments(self) -> int:
+        """How many segments are sealed."""
+        return len(self.losses)
 
     def initialisation(self, files: Files) -> Initialisation:
         """Where the run's state zero came from."""
@@ -85,10 +108,7 @@ class Interrupted:
         Raises:
             CorruptBlob, MissingFile, MalformedBundle: A part of it is altered or not there.
         """
-        digests = read_opening(files, self.seal, len(layout))
-        if seal_of(self.manifest.owner, state_root(digests)) != self.seal:
-            where = opening_path(self.seal)
-            raise CorruptBlob("its digests are not what the log's seal stands for", where=where)
+        digests = self._opening(files, self.seals[-1], len(layout))
         return {
             spec.name: from_bytes(
                 read_blob(files, digest, spec.size_bytes), spec.dtype, spec.shape, device, where=spec.name
@@ -96,15 +116,42 @@ class Interrupted:
             for spec, digest in zip(layout, digests, strict=True)
         }
 
+    def check_kept(self, files: Files, layout: tuple[TensorSpec, ...], given: Initialisation) -> None:
+        """Hashes what is not made again: all openings and losses, and the given tensors of state zero.
 
-def find_interrupted(files: Files, owner: VerificationKey) -> Interrupted | None:
+        Raises:
+            CorruptBlob, MissingFile, MalformedBundle: One is altered or not there.
+        """
+        for spec, source in zip(layout, given.state, strict=True):
+            if isinstance(source, Given):
+                with naming(f"state zero: {spec.name}"):
+                    check_blob(files, source.digest, spec.size_bytes)
+        for number, losses in enumerate(self.losses):
+            with naming(f"losses of segment {number}"):
+                check_blob(files, losses, MAX_LOSSES_BYTES)
+        for seal in dict.fromkeys(self.seals):
+            self._opening(files, seal, len(layout))
+
+    def _opening(self, files: Files, seal: bytes, tensors: int) -> tuple[bytes, ...]:
+        digests = read_opening(files, seal, tensors)
+        if seal_of(self.manifest.owner, state_root(digests)) != seal:
+            raise CorruptBlob("its digests are not what the log's seal stands for", where=opening_path(seal))
+        return digests
+
+
+def find_interrupted(files: FsspecFiles, owner: VerificationKey) -> Interrupted | None:
     """What is there of the run to resume; None if nothing was published yet.
 
     Raises:
-        RecordError: The log is another owner's.
+        RecordError: The log is another owner's, or has no state zero; or there is no log, and files that no
+            recording leaves which got no further.
+        StoreError: The storage could not say whether there is a log.
         CorruptBlob, MissingFile, MalformedBundle, UnknownKind: The log is not whole.
     """
-    if not files.exists(CHECKPOINT):
+    try:
+        files.read(CHECKPOINT, MAX_NOTE_BYTES)
+    except MissingFile:
+        _check_unpublished(files)
         return None
     bundle = open_bundle(files)
     if not bundle.note.verified_by(owner):
@@ -114,23 +161,51 @@ def find_interrupted(files: Files, owner: VerificationKey) -> Interrupted | None
     manifest = Manifest.decode(entries[0])
     if manifest.owner != owner or bundle.checkpoint.origin != manifest.origin:
         raise RecordError("is not the log of this owner and manifest", where=CHECKPOINT)
-    seal, segments, closed = b"", 0, False
+    seals: list[bytes] = []
+    losses: list[bytes] = []
+    closed = False
     for index, data in enumerate(entries[1:], start=1):
         match entry_from_bytes(data, where=f"entry {index}"):
-            case Initial(seal=sealed):
-                seal = sealed
-            case Segment(seal=sealed):
-                seal, segments = sealed, segments + 1
+            case Initial(seal=seal):
+                seals.append(seal)
+            case Segment(seal=seal, losses=digest):
+                seals.append(seal)
+                losses.append(digest)
             case Close():
                 closed = True
+    if not seals:
+        # What was given may differ in each process, so state zero cannot be sealed by another.
+        raise RecordError(
+            "has no sealed state, and its state zero cannot be made again",
+            where=CHECKPOINT,
+            advice="record anew",
+        )
     return Interrupted(
         manifest=manifest,
         checkpoint=bundle.checkpoint,
         entries=tuple(entries),
-        seal=seal,
-        segments=segments,
+        seals=tuple(seals),
+        losses=tuple(losses),
         closed=closed,
     )
+
+
+def _check_unpublished(files: FsspecFiles) -> None:
+    """Refuses to begin among files that are not from a recording before its first checkpoint.
+
+    Such as a mistyped path, or a bundle whose checkpoint was lost: its log would be written over.
+    """
+    for path in files.paths():
+        staged = _STAGED.fullmatch(path)
+        meant = (staged[1] or "") + staged[2] if staged else path
+        first = meant in _FIRST_TILES or _FIRST_BLOBS.fullmatch(meant)
+        if not (first or (staged and meant == CHECKPOINT)):
+            held = f"has no checkpoint, but has {path}" if path else "is not a directory"
+            raise RecordError(
+                f"{held}, so it is no recording that can be resumed or begun",
+                where=files.root,
+                advice="name the bundle to resume, or a directory that does not exist or is empty",
+            )
 
 
 def _parsed(data: bytes) -> Json:

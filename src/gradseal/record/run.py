@@ -62,7 +62,7 @@ class Run:
         self._entered = False
         # Whether the user's optimizer has been told of the steps that were Gradseal's own.
         self._told = True
-        if interrupted and interrupted.seal:
+        if interrupted:
             state = interrupted.state(writer.files, self._live.layout, self._live.device)
             self._step = min(interrupted.segments * self._plan.every, self._plan.steps)
             self._live.load(state, self._step)
@@ -76,7 +76,7 @@ class Run:
             self._live,
             watched=prepared.watched,
             environment=prepared.environment,
-            schedule=prepared.stepper.schedule,
+            schedule=prepared.stepper.program.schedule,
         )
 
     @property

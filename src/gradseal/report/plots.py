@@ -75,9 +75,8 @@ class Plot:
 def plots_of(segments: Segments) -> list[Plot]:
     """The plots for which there are numbers."""
     rows = segments.rows
-    whole = segments.replayed == segments.count
     numbers = [float(row.number) for row in rows]
-    by_segment = list(_spans(rows, whole, steps=False))
+    by_segment = list(_spans(segments, steps=False))
     loss = _Drawing(
         name="loss",
         title="Loss by step",
@@ -86,7 +85,7 @@ def plots_of(segments: Segments) -> list[Plot]:
         ys=segments.losses.mean,
         low=segments.losses.low if segments.losses.steps_per_point > 1 else (),
         high=segments.losses.high if segments.losses.steps_per_point > 1 else (),
-        spans=list(_spans(rows, whole, steps=True)),
+        spans=list(_spans(segments, steps=True)),
         note=_thinned(segments.losses.steps_per_point, "steps", "their mean, the band their range"),
     )
     updates = _Drawing(
@@ -110,7 +109,7 @@ def plots_of(segments: Segments) -> list[Plot]:
         joined=False,
         note=_told(segments),
     )
-    said = _other_bits(rows)
+    said = _other_bits(segments)
     return [drawing.plot(said) for drawing in (loss, updates, cost) if any(map(_drawable, drawing.ys))]
 
 
@@ -214,30 +213,41 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
     return opened + svg[svg.index(">") + 1 :].strip()
 
 
-def _spans(rows: Sequence[SegmentRow], whole: bool, *, steps: bool) -> Iterator[tuple[float, float, bool]]:
-    """Where segments were replayed, neighbours with the same end put together."""
+def _spans(segments: Segments, *, steps: bool) -> Iterator[tuple[float, float, bool]]:
+    """Where segments were replayed, neighbours with the same end put together.
+
+    Between two that are told, those left out count as equal only if all of them were.
+    """
+    whole = segments.replayed == segments.count
+    hidden = segments.unequal_after or (0,) * len(segments.rows)
     first: SegmentRow | None = None
     last: SegmentRow | None = None
-    for row in [*rows, None]:
+    wrong_between = 0
+    for row, wrong_after in [*zip(segments.rows, hidden, strict=True), (None, 0)]:
         joins = (
             row is not None
             and last is not None
             and row.equal is last.equal
             and (whole or row.number == last.number + 1)
+            and not (wrong_between and row.equal)
         )
         if not joins:
             if first is not None and last is not None and first.equal is not None:
-                yield _span(first, last, steps=steps)
+                start, stop = _start(first, steps=steps), _stop(last, steps=steps)
+                yield start, stop - start, first.equal
+            if row is not None and last is not None and wrong_between:
+                start, stop = _stop(last, steps=steps), _start(row, steps=steps)
+                yield start, stop - start, False
             first = row
-        last = row
+        last, wrong_between = row, wrong_after
 
 
-def _span(first: SegmentRow, last: SegmentRow, *, steps: bool) -> tuple[float, float, bool]:
-    if steps:
-        start, stop = first.first_step - 0.5, last.first_step + last.steps - 0.5
-    else:
-        start, stop = first.number - 0.5, last.number + 0.5
-    return start, stop - start, first.equal is True
+def _start(row: SegmentRow, *, steps: bool) -> float:
+    return (row.first_step if steps else row.number) - 0.5
+
+
+def _stop(row: SegmentRow, *, steps: bool) -> float:
+    return (row.first_step + row.steps - 1 if steps else row.number) + 0.5
 
 
 def _middles(segments: Segments) -> list[float]:
@@ -266,10 +276,12 @@ def _thinned(width: int, what: str, shown: str) -> str:
     return f"Each point stands for {width} {what} and is {shown}." if width > 1 else ""
 
 
-def _other_bits(rows: Sequence[SegmentRow]) -> str:
-    numbers = [str(row.number) for row in rows if row.equal is False]
-    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-    what = "segment" if len(numbers) == 1 else "segments"
+def _other_bits(segments: Segments) -> str:
+    numbers = [str(row.number) for row in segments.rows if row.equal is False]
+    count = len(numbers) + sum(segments.unequal_after)
+    unnamed = count - len(numbers[:_NAMED])
+    more = f" and {unnamed} more" if unnamed else ""
+    what = "segment" if count == 1 else "segments"
     return f"Other bits than sealed: {what} {', '.join(numbers[:_NAMED])}{more}." if numbers else ""
 
 

@@ -66,8 +66,12 @@ class FsspecFiles:
 
     def exists(self, path: str) -> bool:
         """See `proof.files.Files`."""
-        with self._errors(path):
-            return bool(self._fs.exists(self._at(path)))
+        try:
+            with self._errors(path):
+                self._fs.info(self._at(path))
+        except MissingFile:
+            return False
+        return True
 
     def delete(self, path: str) -> None:
         """See `proof.files.Files`."""
@@ -78,11 +82,33 @@ class FsspecFiles:
             return
 
     def is_empty(self) -> bool:
-        """Whether there is no file below the root, nor in its place; empty directories do not count."""
+        """Whether there is no file below the root, nor in its place; empty directories do not count.
+
+        Raises:
+            StoreError: It could not be looked at.
+        """
+        return next(self.paths(), None) is None
+
+    def paths(self) -> Iterator[str]:
+        """The paths of all files below the root, staged ones too; an empty one for a file in its place.
+
+        Raises:
+            StoreError: A directory could not be listed, which fsspec's `exists` and `walk` would pass over.
+        """
+        directories = [self.root]
         with self._errors(""):
-            if not self._fs.exists(self.root):
-                return True
-            return self._fs.isdir(self.root) and not any(files for _, _, files in self._fs.walk(self.root))
+            while directories:
+                directory = directories.pop()
+                try:
+                    listing = self._fs.ls(directory, detail=True)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                for found in listing:
+                    path = found["name"].rstrip("/")
+                    if found["type"] != "directory":
+                        yield path.removeprefix(self.root).lstrip("/")
+                    elif path != directory:
+                        directories.append(path)
 
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"

@@ -6,6 +6,7 @@ Gathered from an examination however far it came. Decides nothing.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -60,6 +61,7 @@ def segments_of(examination: Examination) -> Segments:
         count=len(log.segments),
         replayed=len(results),
         rows=tuple(_row(examination, number, results.get(number)) for number in told),
+        unequal_after=unequal_after(told, examination.results),
         losses=_losses(examination),
         path_length=_path(updates, len(log.segments)),
         distance=_known(examination.distance),
@@ -75,6 +77,15 @@ def chosen(count: int, results: Sequence[SegmentResult], most: int = MAX_ROWS) -
     spread = most - 2 * _ALWAYS
     even = (i * (count - 1) // (spread - 1) for i in range(spread))
     return sorted({*even, *wrong, *replayed})
+
+
+def unequal_after(told: Sequence[int], results: Sequence[SegmentResult]) -> tuple[int, ...]:
+    """How many segments behind each told one, and before the next, gave other bits; empty if none did."""
+    counts, known = [0] * len(told), set(told)
+    for result in results:
+        if not result.equal and result.segment not in known:
+            counts[bisect(told, result.segment) - 1] += 1
+    return tuple(counts) if any(counts) else ()
 
 
 def _row(examination: Examination, number: int, result: SegmentResult | None) -> SegmentRow:

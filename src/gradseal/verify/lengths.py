@@ -3,7 +3,8 @@
 ‖W_end − W_start‖ over the parameters of floating-point types, in float64, for every segment, replayed or not.
 A tensor is compared with the one before it while it is hashed, so that it is read once; the state before
 stays in memory if it is small, and is otherwise read beside it, and hashed again. Memory is bounded by that
-and a chunk. The lengths are for a report: they decide nothing, and where they are not known they are NaN.
+and a chunk; what is done for states that come again, by budgets of bytes and of tensors. The lengths are for
+a report: they decide nothing, and where they are not known they are NaN.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ KEPT_BYTES = 64 << 20
 REPEATED_BYTES = 1 << 30
 """How much is compared that was hashed before: a few blobs may be named by a million states."""
 
+REPEATED_TENSORS = 1 << 18
+"""How many tensors that is at most, as small ones cost time too; those of an opening read again included."""
+
 _CHUNK_BYTES = 1 << 20
 _NUMPY = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
@@ -37,6 +41,7 @@ class Lengths:
         layout: The state's tensors, the parameters first.
         kept_bytes: See `KEPT_BYTES`.
         repeated_bytes: See `REPEATED_BYTES`.
+        repeated_tensors: See `REPEATED_TENSORS`.
     """
 
     def __init__(
@@ -46,11 +51,13 @@ class Lengths:
         *,
         kept_bytes: int = KEPT_BYTES,
         repeated_bytes: int = REPEATED_BYTES,
+        repeated_tensors: int = REPEATED_TENSORS,
     ) -> None:
         self._files = files
         self._specs = [spec for spec in layout if spec.name.startswith("parameters/")]
         self._keeps = sum(spec.size_bytes for spec in self._specs) <= kept_bytes
-        self._left = repeated_bytes
+        self._tensors = len(layout)
+        self._left_bytes, self._left_tensors = repeated_bytes, repeated_tensors
         self._states = 0
         self._seal = b""
         self._before: tuple[bytes, ...] = ()
@@ -84,10 +91,13 @@ class Lengths:
         self._states += 1
 
     def repeat_state(self, seal: bytes, read: Callable[[], Sequence[bytes]]) -> None:
-        """The next state is one that was seen before, whose tensors' digests `read` gives again."""
+        """The next state is one that was seen before, whose tensors' digests `read` gives again.
+
+        If it is the last one again, nothing is read, nor any tensor looked at.
+        """
         if seal == self._seal:
-            self.end_state(seal, self._before)
-        elif self._afford(32 * len(self._specs)):
+            self.updates.append(0.0 if self._before else math.nan)
+        elif self._afford(32 * self._tensors, self._tensors):
             self.end_state(seal, read())
         else:
             self._before, self._kept, self._seal = (), {}, seal
@@ -109,7 +119,7 @@ class Lengths:
                 continue
             if number in self._watched:
                 total += self._watched[number].square
-            elif self._afford(spec.size_bytes):
+            elif self._afford(spec.size_bytes, 1):
                 total += self._compare(spec, old, new, kept)
             else:
                 return math.nan
@@ -130,9 +140,10 @@ class Lengths:
             return _cut(self._kept[digest])
         return hashed_pieces(self._files, digest, spec.size_bytes)
 
-    def _afford(self, size_bytes: int) -> bool:
-        self._left -= size_bytes
-        return self._left >= 0
+    def _afford(self, size_bytes: int, tensors: int) -> bool:
+        self._left_bytes -= size_bytes
+        self._left_tensors -= tensors
+        return self._left_bytes >= 0 and self._left_tensors >= 0
 
 
 class _Difference:
@@ -158,8 +169,8 @@ class _Difference:
         self.square += _squared_distance(self._take(whole), new[:whole], self._dtype)
 
     def _take(self, size_bytes: int) -> bytes:
-        while len(self._held) < size_bytes and self._old is not None:
-            # No more of it means that it changed since it was hashed; what is left out is not compared.
+        # One piece beyond what is asked for: `hashed_pieces` compares its hash once the last was taken.
+        while len(self._held) <= size_bytes and self._old is not None:
             piece = next(self._old, b"")
             if not piece:
                 break

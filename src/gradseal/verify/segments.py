@@ -66,6 +66,8 @@ class Segments:
         count: How many are sealed.
         replayed: How many were replayed.
         rows: Those told, in order: all of them, or `MAX_ROWS` at most.
+        unequal_after: For each row, how many segments before the next row replayed to other bits, and are not
+            told; empty if there is none at all.
         losses: The curve of losses.
         path_length: The sum of the updates' lengths.
         distance: ‖W_T − W_0‖.
@@ -74,6 +76,7 @@ class Segments:
     count: int = 0
     replayed: int = 0
     rows: tuple[SegmentRow, ...] = ()
+    unequal_after: tuple[int, ...] = ()
     losses: Losses = Losses()
     path_length: float | None = None
     distance: float | None = None
