@@ -1398,7 +1398,8 @@ def check_states(run: Run) -> str:
         with run.bundle.noting_gaps():
             for tensor, found in zip(run.layout, open_state(run, place), strict=True):
                 run.bundle.check_tensor(found, tensor)
-    return f"{len(run.seals)} of {sum(tensor.size_bytes for tensor in run.layout)} bytes have their seals"
+    size = sum(tensor.size_bytes for tensor in run.layout)
+    return f"{len(run.seals)} states of {size} bytes each have their seals"
 
 
 def check_losses(run: Run) -> str:

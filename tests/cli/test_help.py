@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from gradseal.cli.main import gradseal
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-SHOWN = dict(re.findall(r"^```text\n\$ gradseal ((?:[a-z]+ )*)--help\n(.*?)^```$", README, re.M | re.S))
+SHOWN = dict(re.findall(r"^```text\n\$ gradseal ((?:[a-z-]+ )*)--help\n(.*?)^```$", README, re.M | re.S))
 
 
 def verbs(command: click.Command, *path: str) -> list[tuple[str, ...]]:
@@ -66,6 +66,8 @@ def test_help_has_an_example_and_fits_80_columns(verb: tuple[str, ...]) -> None:
         ["verify", "nowhere"],
         ["key", "new", "k", "--name", "example.org"],
         ["show", "nowhere"],
+        ["witness", "new-key", "w", "--name", "witness.example.org"],
+        ["witness", "serve", "--key", "no", "--logs", "no", "--database", "no"],
     ],
     ids=" ".join,
 )

@@ -402,7 +402,9 @@ def test_a_checkpoint_of_before_the_end_is_inconclusive(tmp_path: Path) -> None:
         (tmp_path / "whole" / name).write_bytes(data)
     verdict = check(tmp_path / "whole")
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert "the last sealed segment is 1 of 3" in findings(verdict, Result.UNDECIDED)[0].message
+    assert (
+        "2 of 3 segments are sealed, the last is segment 1" in findings(verdict, Result.UNDECIDED)[0].message
+    )
 
 
 def test_a_pull_in_the_partial_batch_is_a_true_run_and_noted(tmp_path: Path) -> None:

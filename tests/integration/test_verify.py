@@ -191,7 +191,7 @@ def test_an_unclosed_run_is_replayed_as_far_as_it_is_sealed(tmp_path: Path) -> N
     verdict = check(tmp_path / "bundle")
     assert verdict.outcome is Outcome.INCONCLUSIVE
     (finding,) = findings(verdict, Result.UNDECIDED)
-    assert "the last sealed segment is 1 of 3" in finding.message
+    assert "2 of 3 segments are sealed, the last is segment 1" in finding.message
     assert finding.where == "entry 4"
     assert verdict.cost.segments_replayed == 2
     assert statuses(verdict) == {

@@ -20,11 +20,21 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from vectors import make_bundle, make_documents, make_json, make_log, make_note, make_program, make_randomness
+from vectors import (
+    make_beacon,
+    make_bundle,
+    make_documents,
+    make_json,
+    make_log,
+    make_note,
+    make_program,
+    make_randomness,
+)
 
 HERE = Path(__file__).parent
 
 FILES: Mapping[str, Callable[[], Any]] = {
+    "beacon.json": make_beacon.beacon,
     "bundle.json": make_bundle.bundle_objects,
     "canonical.json": make_json.canonical_json,
     "documents.json": make_documents.documents,

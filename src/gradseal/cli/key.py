@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import click
 
@@ -48,8 +49,16 @@ def show(file: Path) -> None:
     click.echo(str(load_signer(file).verification_key))
 
 
-def write_key(file: Path, key: SigningKey) -> None:
-    """Writes a signing key to a new file that only its owner can read.
+class SecretKey(Protocol):
+    """A key that has a text to be kept secret."""
+
+    def encode(self) -> str:
+        """The text."""
+        ...
+
+
+def write_key(file: Path, key: SecretKey) -> None:
+    """Writes a secret key to a new file that only its owner can read.
 
     Raises:
         KeyFileError: The file exists or cannot be written.

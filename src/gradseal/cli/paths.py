@@ -19,14 +19,20 @@ def reading(bundle: str) -> Iterator[None]:
     """
     if "://" not in bundle and not Path(bundle).exists():
         raise MissingFile("there is no such bundle", where=bundle)
+    if "://" not in bundle and Path(bundle).is_file():
+        raise MissingFile("is a file, and a bundle is a directory", where=bundle)
     try:
         yield
     except Error as e:
         raise type(e)(e.message, where=f"{bundle}: {e.where}" if e.where else bundle, advice=e.advice) from e
 
 
-def make_new_directory(path: str | Path) -> None:
+def make_new_directory(path: str | Path, *, advice: str = "name another directory, or remove it") -> None:
     """Makes a directory, or takes one that is empty.
+
+    Args:
+        path: Where.
+        advice: What to do about one that has something in it.
 
     Raises:
         StoreError: It has something in it, or nothing can be written there.
@@ -40,8 +46,6 @@ def make_new_directory(path: str | Path) -> None:
     except OSError as e:
         raise StoreError(f"no directory can be made there: {e.strerror}", where=str(path)) from e
     if used:
-        raise StoreError(
-            "already exists and is not empty", where=str(path), advice="name another directory, or remove it"
-        )
+        raise StoreError("already exists and is not empty", where=str(path), advice=advice)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise StoreError("the directory cannot be written to", where=str(path))

@@ -76,7 +76,9 @@ def command(
     signer = load_signer(key)
     known_recipe(recipe)
     if not resume:
-        make_new_directory(out)
+        make_new_directory(
+            out, advice="go on with what was interrupted there: --resume; or name another directory"
+        )
     import torch
 
     from gradseal.cli.training import train

@@ -8,10 +8,12 @@ Every tensor that is neither state nor batch is listed as a constant. Format: do
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import (
@@ -92,8 +94,15 @@ def capture(
     Raises:
         CaptureError: Something in it cannot be a program; names the module or operator.
     """
+    before = _generators_outside()
     first, constants = _capture_once(model, loss, trained, schema, batch)
     again, others = _capture_once(model, loss, trained, schema, batch)
+    if _generators_outside() != before:
+        raise CaptureError(
+            "draws from Python's or NumPy's random numbers, which a replay does not have",
+            where="loss",
+            advice="use torch's own randomness in the forward pass",
+        )
     difference = _first_difference(first, again) or _different_constant(constants, others)
     if difference:
         raise CaptureError(
@@ -102,6 +111,12 @@ def capture(
             advice="use torch's own randomness in the forward pass, not Python's or NumPy's, and no counters",
         )
     return Captured(graph=first, constants=constants)
+
+
+def _generators_outside() -> tuple[object, ...]:
+    """Where the generators of Python and NumPy stand."""
+    state: Any = np.random.get_state(legacy=False)
+    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"]
 
 
 def _capture_once(

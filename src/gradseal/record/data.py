@@ -152,13 +152,15 @@ def _check_loader(loader: DataLoader[Any], *, batch_size: int, shuffle: bool, dr
         "drop_last": loader.drop_last,
     }
     wanted = {"batch_size": batch_size, "shuffle": shuffle, "drop_last": drop_last}
-    for name, value in has.items():
-        if value != wanted[name]:
-            raise CaptureError(
-                f"the DataLoader has {name}={value}, but record was given {wanted[name]}",
-                where=name,
-                advice=f"give record {name}={value}, or hand over the data set itself",
-            )
+    other = [name for name, value in has.items() if value != wanted[name]]
+    if other:
+        said = ", ".join(f"{name}={has[name]}" for name in other)
+        asked = ", ".join(f"{name}={wanted[name]}" for name in other)
+        raise CaptureError(
+            f"the DataLoader has {said}, but record was given {asked}",
+            where=other[0],
+            advice=f"build the DataLoader with {asked}, or hand over the data set itself",
+        )
 
 
 def _plain(loader: DataLoader[Any]) -> bool:

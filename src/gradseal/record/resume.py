@@ -45,6 +45,12 @@ from gradseal.store.files import FsspecFiles
 _FIRST_TILES = (entries_path(0, 2), Tile(level=0, index=0, width=2).path)
 _FIRST_BLOBS = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}|openings/[0-9a-f]{64}")
 _STAGED = re.compile(r"(.*/)?\.([^/]+)\.[0-9a-f]+")
+_BEHIND = {
+    "program": "what follows from model, loss, optimizer, clipping and schedule ",
+    "initialisation": "what follows from how the model is built ",
+    "data": "what follows from the data set ",
+    "release": "what follows from the names in the model's state dict ",
+}
 _ADVICE = "resume with the script, data, settings and packages that began the recording, or record anew"
 
 
@@ -94,8 +100,9 @@ class Interrupted:
         if manifest.encode() == self.entries[0]:
             return
         where, was, now = _first_difference(_parsed(self.entries[0]), _parsed(manifest.encode()), "")
+        what = _BEHIND.get(where.partition(".")[0], "")
         raise RecordError(
-            f"is {now} now and was {was} when the recording began, so this is another run",
+            f"{what}is {now} now and was {was} when the recording began, so this is another run",
             where=where,
             advice=_ADVICE,
         )

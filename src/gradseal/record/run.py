@@ -110,6 +110,10 @@ class Run:
         try:
             if kind is None:
                 self._close()
+            elif error is not None and not self._closed:
+                error.add_note(
+                    "the recording stays unfinished; with resume=True it goes on from its last sealed state"
+                )
         finally:
             self._sealing.stop()
 

@@ -25,6 +25,9 @@ def reason(verdict: Verdict) -> str:
     demanded = verdict.policy.require
     policy = f"the policy {verdict.policy.name!r}"
     if verdict.outcome is Outcome.REJECTED:
+        refuted = {f.check for f in verdict.findings if f.result is Result.REFUTED}
+        if refuted == {Check.PINNED_KEY}:
+            return "It is not signed with the key that you gave: another owner's run, or an altered one."
         return "Something in the record is not what it claims to be."
     if verdict.outcome is Outcome.ACCEPTED:
         said = ", ".join(

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from gradseal.errors import MalformedBundle, MissingFile, StoreError
+from gradseal.errors import Error, MalformedBundle, MissingFile, StoreError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -40,7 +40,11 @@ class FsspecFiles:
         try:
             self._fs, self.root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError, OSError) as e:
-            raise StoreError(f"no storage for this: {e}", where=url) from e
+            raise StoreError(
+                f"no storage for this: {e}",
+                where=url,
+                advice="a package of fsspec's for such URLs is missing",
+            ) from e
         self._local = isinstance(self._fs, LocalFileSystem)
         self._made: set[Path] = set()
 
@@ -167,9 +171,30 @@ class FsspecFiles:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError) as e:
-            raise MissingFile("is not there", where=where) from e
+            # fsspec says so, too, of a server that cannot be reached or that fails.
+            if _is_absence(e.__cause__):
+                raise MissingFile("is not there", where=where) from e
+            raise _failed(e.__cause__ or e, where) from e
+        except Error:
+            raise
         except (OSError, ValueError) as e:
-            raise StoreError(f"{type(e).__name__}: {e}", where=where) from e
+            raise _failed(e, where) from e
+        except Exception as e:
+            # What a remote file system's own library raises, fsspec hands on.
+            if self._local:
+                raise
+            raise _failed(e, where) from e
+
+
+def _is_absence(cause: BaseException | None) -> bool:
+    """Whether what is behind a missing file says no more than that."""
+    if cause is None or isinstance(cause, FileNotFoundError | LookupError):
+        return True
+    return getattr(cause, "status", None) in (404, 410)
+
+
+def _failed(error: BaseException, where: str) -> StoreError:
+    return StoreError(f"could not be read or written: {type(error).__name__}: {error}", where=where)
 
 
 def _flush_directory(directory: Path) -> None:

@@ -120,13 +120,13 @@ def _signature(
 def _closed(examination: Examination, log: Log) -> None:
     examination.found(Check.ENTRIES, Result.HELD, f"{len(log.segments)} segments stand in the plan's order")
     if log.close is None:
-        last = (
-            f"the last sealed segment is {log.segments[-1].index}" if log.segments else "no segment is sealed"
-        )
+        sealed, planned = len(log.segments), log.manifest.plan.segments
+        which = f"{sealed} of {planned} segments are sealed, the last is segment {sealed - 1}"
+        said = which if sealed else "no segment is sealed"
         examination.found(
             Check.ENTRIES,
             Result.UNDECIDED,
-            f"the run is not closed: {last} of {log.manifest.plan.segments}",
+            f"the run is not closed: {said}",
             where=f"entry {len(log.segments) + 1 + (log.initial is not None)}",
         )
 
