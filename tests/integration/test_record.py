@@ -734,8 +734,8 @@ def test_a_loader_stands_for_its_data_set(tmp_path: Path, digits: TensorDataset)
 @pytest.mark.parametrize(
     ("options", "where", "message"),
     [
-        ({"batch_size": 3, "shuffle": True}, "batch_size", "batch_size=3, but record was given batch_size=16"),
-        ({"batch_size": BATCH}, "shuffle", "shuffle=False, but record was given shuffle=True"),
+        ({"batch_size": 3, "shuffle": True}, "batch_size", "batch_size=3, .* given batch_size=16"),
+        ({"batch_size": BATCH}, "shuffle", "shuffle=False, .* given shuffle=True"),
         ({"batch_size": BATCH, "shuffle": True, "drop_last": True}, "drop_last", "drop_last=True"),
         ({"batch_size": BATCH, "sampler": SubsetRandomSampler([0, 1])}, "data", "a sampler of one's own"),
     ],
