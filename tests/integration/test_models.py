@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,6 @@ from gradseal.record.run import Run
 from models import EXAMPLES, Example, Recurrent, cross_entropy, sequences
 
 SHOWN = {"integrity": "shown", "initialisation": "shown", "data": "shown", "computation": "shown"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def begin(path: Path, example: Example, optimizer: str) -> tuple[Run, nn.Module, torch.optim.Optimizer]:

@@ -7,7 +7,6 @@ import random
 import secrets
 import shutil
 import signal
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,6 @@ from gradseal.store.files import FsspecFiles
 from interrupted import STEPS, count_writes, train, train_until
 
 KILLS = 20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
