@@ -13,8 +13,9 @@ class Figure:
     Args:
         name: What was measured.
         value: How much it was.
-        unit: Of what; `×` for a ratio.
+        unit: Of what; `×` for a ratio, `/s` for how many a second.
         at_most: What it should not exceed; None where nothing is promised.
+        at_least: What it should reach; None where nothing is promised.
         computed: Whether it follows from measured figures, and was not measured itself.
     """
 
@@ -22,12 +23,13 @@ class Figure:
     value: float
     unit: str
     at_most: float | None = None
+    at_least: float | None = None
     computed: bool = False
 
     @property
     def shown(self) -> str:
         """The value for people."""
-        number = f"{self.value:,.0f}" if self.unit == "bytes" else f"{self.value:.3g}"
+        number = f"{self.value:,.0f}" if self.unit in ("bytes", "/s") else f"{self.value:.3g}"
         if self.unit == "×":
             number = f"{self.value:.4f}" if self.value < 2 else f"{self.value:.2f}"
         return f"{number} {self.unit}" + (" (computed)" if self.computed else "")
@@ -35,9 +37,12 @@ class Figure:
     @property
     def target(self) -> str:
         """What it should be, and whether it is; empty where nothing is promised."""
-        if self.at_most is None:
-            return ""
-        return f"≤ {self.at_most:g}: {'met' if self.value <= self.at_most else 'missed'}"
+        bounds = []
+        if self.at_most is not None:
+            bounds.append((f"≤ {self.at_most:g}", self.value <= self.at_most))
+        if self.at_least is not None:
+            bounds.append((f"≥ {self.at_least:g}", self.value >= self.at_least))
+        return ", ".join(f"{bound}: {'met' if held else 'missed'}" for bound, held in bounds)
 
 
 def text(figures: Sequence[Figure]) -> str:

@@ -1,7 +1,7 @@
 """What Gradseal costs, measured in one run on this machine with one thread: `make bench`.
 
 Prints a table, for a terminal or as Markdown, and writes `build/bench.json` with every single time and the
-facts of the machine.
+facts of the machine. With `--only`, some of the parts alone: memory, training, log or witness.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import log, machine, memory, space, training
+from benchmarks import log, machine, memory, space, training, witness
 from benchmarks.figure import Figure, markdown, text
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import TensorDataset
@@ -30,39 +31,100 @@ STATE_BYTES = 420_000_000
 ENTRIES = 1_000_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one part measured.
+
+    Args:
+        figures: The lines of the table.
+        details: What else the JSON is to hold of it.
+        skipped: What was not measured, and why; empty if all was.
+    """
+
+    figures: list[Figure]
+    details: dict[str, Any] = field(default_factory=dict)
+    skipped: str = ""
+
+
 def main() -> None:
     """Measures, prints and writes the figures."""
     chosen = _arguments()
     torch.set_num_threads(1)
     begun = {**machine.facts(), "load_at_start": machine.load()}
-    recipe, data = _recipe(quick=chosen.quick)
-    figures, times = _measure(chosen, recipe)
+    parts = _measure(chosen)
+    figures = [figure for name in _SHOWN if name in parts for figure in parts[name].figures]
     results = {
         "machine": {**begun, "load_at_end": machine.load()},
-        "training": {"data": data, "batch_size": recipe.batch_size, "steps": chosen.steps, "every": EVERY},
-        "rounds": chosen.rounds,
         "figures": [asdict(figure) for figure in figures],
-        "seconds": times,
+        "skipped": [part.skipped for part in parts.values() if part.skipped],
+        **{name: value for part in parts.values() for name, value in part.details.items()},
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     shown = markdown if chosen.markdown else text
-    print(f"{_sentence(results)}\n\n{shown(figures)}")
+    print("\n\n".join([_sentence(results), shown(figures), *results["skipped"]]))
 
 
-def _measure(chosen: argparse.Namespace, recipe: Recipe) -> tuple[list[Figure], dict[str, Any]]:
-    """Everything, the memory first: it needs none of what the others leave behind."""
-    _say("memory: three processes")
-    held = memory.measure(STATE_BYTES // 10 if chosen.quick else STATE_BYTES)
+def _measure(chosen: argparse.Namespace) -> dict[str, Part]:
+    """The chosen parts, the memory first: it needs none of what the others leave behind."""
+    parts = {}
+    for name, measure in _PARTS.items():
+        if name in (chosen.only or _PARTS):
+            _say(name)
+            parts[name] = measure(chosen)
+    return parts
+
+
+def _memory(chosen: argparse.Namespace) -> Part:
+    return Part(figures=memory.measure(STATE_BYTES // 10 if chosen.quick else STATE_BYTES))
+
+
+def _training(chosen: argparse.Namespace) -> Part:
+    """The times of a training, and the space that its bundle takes."""
+    recipe, data = _recipe(quick=chosen.quick)
     with tempfile.TemporaryDirectory() as directory:
         bundle = Path(directory) / "bundle"
         measured = training.measure(
             recipe, steps=chosen.steps, every=EVERY, rounds=chosen.rounds, keep=bundle, say=_say
         )
         stored = space.measure(bundle)
-    _say("log")
-    grown = log.measure(ENTRIES // 10 if chosen.quick else ENTRIES)
-    return [*measured.figures(), *stored, *held, *grown], measured.to_json()
+    told = {"data": data, "batch_size": recipe.batch_size, "steps": chosen.steps, "every": EVERY}
+    return Part(
+        figures=[*measured.figures(), *stored],
+        details={"training": told, "rounds": chosen.rounds, "seconds": measured.to_json()},
+    )
+
+
+def _log(chosen: argparse.Namespace) -> Part:
+    return Part(figures=log.measure(ENTRIES // 10 if chosen.quick else ENTRIES))
+
+
+def _witness(chosen: argparse.Namespace) -> Part:
+    """The witness with each of its databases that is installed."""
+    connections = witness.QUICK_CONNECTIONS if chosen.quick else witness.CONNECTIONS
+    requests = witness.QUICK_REQUESTS if chosen.quick else witness.REQUESTS
+    measured = dict(witness.measure(connections, requests))
+    why = witness.skipped()
+    return Part(
+        figures=[figure for name, one in measured.items() for figure in witness.figures_of(name, one)],
+        details={
+            "witness": {
+                "connections": connections,
+                "requests": requests,
+                **{name: asdict(one) for name, one in measured.items()},
+            }
+        },
+        skipped=f"the witness with PostgreSQL was not measured: {why}" if why else "",
+    )
+
+
+_PARTS: Mapping[str, Callable[[argparse.Namespace], Part]] = {
+    "memory": _memory,
+    "training": _training,
+    "log": _log,
+    "witness": _witness,
+}
+_SHOWN = ("training", "memory", "log", "witness")
 
 
 def _recipe(*, quick: bool) -> tuple[Recipe, str]:
@@ -100,14 +162,24 @@ def _on_random_images() -> Recipe:
 
 def _sentence(results: dict[str, Any]) -> str:
     """What was measured where, in words."""
-    own, told = results["machine"], results["training"]
-    return (
-        f"{told['steps']} steps of batch {told['batch_size']}, sealed every {told['every']}, on "
-        f"{told['data']}; medians of {results['rounds']} rounds. {own['processor']}, {own['cores']} cores, "
-        "one thread, "
-        f"{own['cpu_capability']}, PyTorch {own['torch']}, Python {own['python']}; load average "
-        f"{own['load_at_start']:.1f} at the start, {own['load_at_end']:.1f} at the end; {own['date'][:10]}."
+    own = results["machine"]
+    what = []
+    if told := results.get("training"):
+        what.append(
+            f"{told['steps']} steps of batch {told['batch_size']}, sealed every {told['every']}, on "
+            f"{told['data']}; medians of {results['rounds']} rounds."
+        )
+    if told := results.get("witness"):
+        what.append(
+            f"{told['connections']} logs submit to the witness at a time, {told['requests']} checkpoints "
+            "each in either part."
+        )
+    what.append(
+        f"{own['processor']}, {own['cores']} cores, one thread, {own['cpu_capability']}, PyTorch "
+        f"{own['torch']}, Python {own['python']}; load average {own['load_at_start']:.1f} at the start, "
+        f"{own['load_at_end']:.1f} at the end; {own['date'][:10]}."
     )
+    return " ".join(what)
 
 
 def _say(what: str) -> None:
@@ -117,6 +189,9 @@ def _say(what: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures what Gradseal costs.")
     parser.add_argument("--quick", action="store_true", help="a small net, state and log: about a minute")
+    parser.add_argument(
+        "--only", choices=_PARTS, action="append", help="measure this part alone; may be given again"
+    )
     parser.add_argument("--steps", type=int, help="steps of each training (200; with --quick, 600)")
     parser.add_argument("--rounds", type=int, default=3, help="how often all ways are timed (3)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")

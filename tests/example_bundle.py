@@ -25,9 +25,11 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import gradseal
+from bundles import known
+from gradseal.precede.log import read_log
 from gradseal.program.order import Order
 from gradseal.program.program import Program
-from gradseal.program.randomness import derive, run_seed, words
+from gradseal.program.randomness import derive, words
 from gradseal.program.samples import SampleSchema
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.entries import decode_losses, state_root
@@ -35,7 +37,6 @@ from gradseal.proof.files import CHECKPOINT, WEIGHTS, blob_path, opening_path
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.merkle import leaf_hash, node_hash
 from gradseal.store.files import FsspecFiles
-from gradseal.verify.contents import read_log
 
 SPECIFICATION = Path(__file__).parents[1] / "docs" / "spec"
 BUNDLE = SPECIFICATION / "example"
@@ -101,7 +102,8 @@ class _Example:
         self._entries = bundle.all_entries()
         self._manifest = Manifest.decode(self._entries[0])
         self._log = read_log(self._manifest, self._entries)
-        self._seed = run_seed(self._manifest.plan.seed.value, self._manifest.digest())
+        self._seeds = known(self._log.seeds())
+        self._seed = self._seeds.initial
         self._what: dict[str, str] = {CHECKPOINT: "the signed checkpoint", WEIGHTS: "the released weights"}
         self._program = Program.decode(self._blob(self._manifest.program, "the program"), where="program")
 
@@ -183,7 +185,7 @@ class _Example:
             samples=committed.samples,
             batch_size=plan.batch_size,
             drop_last=plan.drop_last,
-            seed=self._seed,
+            seeds=self._seeds,
         )
         drawn = words(derive(self._seed, "order", 0), 0, committed.samples)
         taken = [", ".join(str(int(i)) for i in order.indices(n)) for n in range(plan.steps)]

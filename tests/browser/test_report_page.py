@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bundles import KEY, record_run
 from gradseal.report.page import render_page
 from gradseal.verify.policy import Policy
 from gradseal.verify.verifier import verify
+from made_windows import gap, made_windows
 
 SIZES = {"a telephone": (360, 740), "a desk": (1280, 900)}
 SCHEMES = ("light", "dark")
@@ -39,6 +41,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("report")
     record_run(directory / "bundle")
     verdict = verify(directory / "bundle", Policy.named("full"), keys=[KEY.verification_key])
+    # Not those of this run, whose seed was declared: with all that a time-line can show.
+    windows = made_windows(
+        40, dependent=range(0, 40, 3), anchored=range(38), gaps=(gap(5, 8), gap(38, 39, seeds=None))
+    )
+    verdict = replace(verdict, windows=windows)
     text = render_page(verdict, title="A training", repeat="gradseal verify bundle", made=datetime.now(UTC))
     (directory / "report.html").write_text(text, encoding="utf-8")
     return (directory / "report.html").as_uri()
@@ -99,9 +106,27 @@ def test_the_table_of_segments_opens(browser: webdriver.Chrome, page: str) -> No
     show(browser, page, "light", SIZES["a telephone"])
     row = browser.find_element(By.CSS_SELECTOR, "table.numbers tbody tr")
     assert not row.is_displayed()
-    browser.find_element(By.TAG_NAME, "summary").click()
+    browser.find_element(By.CSS_SELECTOR, "details:has(.numbers) summary").click()
     assert row.is_displayed()
     # The wide table scrolls within its box; the page does not.
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= SIZES["a telephone"][0]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_time_line_fits_a_telephone_and_its_anchors_open(
+    browser: webdriver.Chrome, page: str, scheme: str
+) -> None:
+    show(browser, page, scheme, SIZES["a telephone"])
+    for label in browser.find_elements(By.CSS_SELECTOR, ".timeline svg text"):
+        assert label.rect["x"] >= 0
+        assert label.rect["x"] + label.rect["width"] <= SIZES["a telephone"][0], label.text
+    keys = browser.find_elements(By.CSS_SELECTOR, ".timeline .key")
+    shades = {key.value_of_css_property("background-color") for key in keys}
+    assert len(keys) == 4 and len(shades) == 3  # a window, whole or pale; a gap; a tick
+    row = browser.find_element(By.CSS_SELECTOR, "details .rows tbody tr")
+    assert not row.is_displayed()
+    browser.find_element(By.CSS_SELECTOR, "details:has(.rows) summary").click()
+    assert row.is_displayed()
     assert browser.execute_script("return document.documentElement.scrollWidth") <= SIZES["a telephone"][0]
 
 

@@ -26,6 +26,7 @@ from gradseal.report.words import finite, printable
 from gradseal.verify.policy import Policy
 from gradseal.verify.segments import Losses, SegmentRow, Segments
 from gradseal.verify.verdict import Check, Claim, ClaimName, Cost, Finding, Outcome, Result, Status, Verdict
+from made_windows import gap, made_windows
 
 HOSTILE = "<script>alert(1)</script> \x1b[2J\x07 \u202eback [bold]x[/bold]"
 
@@ -76,6 +77,14 @@ def test_many_findings_are_counted_rather_than_listed() -> None:
     said = printed(verdict(findings=500), terminal=False)
     assert said.count("- replay: ") == 10
     assert "and 490 more" in said
+
+
+def test_a_terminal_says_when_the_run_was_made() -> None:
+    assert "\nmade " not in printed(verdict(), terminal=False)
+    said = printed(
+        replace(verdict(), windows=made_windows(9, by=(HOSTILE,), gaps=(gap(2, 3),))), terminal=False
+    )
+    assert "\nmade   2026-11-25 19:20:03 to 19:25:24 UTC\ngaps   1; worth 2.0 bits; recorded" in said
 
 
 def test_printable_keeps_line_ends_and_letters() -> None:
@@ -176,7 +185,8 @@ RECORD: dict[str, Any] = {
 def test_the_page_holds_no_markup_of_a_bundle_and_loads_nothing(outcome: Outcome, known: bool) -> None:
     shown = verdict(outcome=outcome)
     if known:
-        shown = replace(shown, record=RECORD, segments=segments())
+        windows = made_windows(4, by=(HOSTILE,), gaps=(gap(1, 2),))
+        shown = replace(shown, record=RECORD, segments=segments(), windows=windows)
     story = Story(
         heading=HOSTILE,
         paragraphs=[HOSTILE],
@@ -203,14 +213,22 @@ def test_the_page_holds_no_markup_of_a_bundle_and_loads_nothing(outcome: Outcome
     assert ("svg" in page.seen) is known
 
 
+def test_a_seed_of_beacons_is_told_with_its_chains() -> None:
+    chains = [{"chain": {"hash": digit * 64}, "first_round": 657413} for digit in "ab"]
+    seed = {"source": "beacon", "cadence_seconds": 90, "chains": [*chains, {"chain": {}, "first_round": 1}]}
+    page = Page(page_of(replace(verdict(), record={**RECORD, "seed": seed}, segments=segments())))
+    assert f"{'a' * 64} from round 657,413 on; {'b' * 64} from round 657,413 on" in page.text
+    assert "each 1 minute and 30 seconds long" in page.text
+
+
 def test_ids_are_unique_and_all_that_is_referred_to_is_there() -> None:
-    text = page_of(replace(verdict(), record=RECORD, segments=segments()))
+    text = page_of(replace(verdict(), record=RECORD, segments=segments(), windows=made_windows(4)))
     page = Page(text)
     ids = page.all("id")
     assert len(ids) == len(set(ids))
     referred = [h[1:] for h in page.all("href")] + re.findall(r"url\(#([^)]+)\)", text)
     assert set(referred + " ".join(page.all("aria-labelledby")).split()) <= set(ids)
-    assert len(page.all("aria-labelledby")) == 3
+    assert len(page.all("aria-labelledby")) == 4
 
 
 def test_a_page_is_the_same_for_the_same_verdict_and_leaves_matplotlib_as_it_was() -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 import pytest
 
 from gradseal.errors import AnchorError
-from gradseal.precede.chain import MAX_ROUND, QUICKNET
+from gradseal.precede.chain import QUICKNET
 from gradseal.precede.local_chain import LocalChain, load_local_chain
 from gradseal.precede.relays import Relays
 from gradseal.precede.rounds import BeaconRound
+from gradseal.proof.manifest import MAX_ROUND
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -123,7 +123,7 @@ PROBE = """
 import io, json, marshal, pickle, sys, types
 import torch
 import gradseal.verify.contents
-from gradseal.verify.contents import read_log
+from gradseal.precede.log import read_log
 
 saved = io.BytesIO()
 torch.save(torch.zeros(1), saved)

@@ -27,6 +27,7 @@ from bundles import (
     cross_entropy,
     digits,
     findings,
+    known,
     linear,
     record_run,
     sign_entries,
@@ -34,10 +35,10 @@ from bundles import (
 )
 from gradseal.attacks.tampering import copy_bundle
 from gradseal.errors import MalformedBundle, MissingFile
+from gradseal.precede.log import read_log
 from gradseal.program.graph import Ref
 from gradseal.program.memory import weights_file
 from gradseal.program.native import current_environment
-from gradseal.program.randomness import run_seed
 from gradseal.program.release import Release
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.canonical import decode, encode
@@ -45,7 +46,7 @@ from gradseal.proof.files import CHECKPOINT, WEIGHTS, blob_path, opening_path, r
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import sign_note
 from gradseal.store.files import FsspecFiles
-from gradseal.verify.contents import Log, order_of
+from gradseal.verify.contents import order_of
 from gradseal.verify.evidence import samples_used
 from gradseal.verify.executors import Ready, Request
 from gradseal.verify.outcomes import SegmentResult
@@ -539,8 +540,8 @@ def test_the_evidence_on_data_says_how_many_samples_were_used(recorded: Recorded
 def test_the_samples_used_are_those_of_the_replayed_steps(tmp_path: Path, shuffle: bool) -> None:
     record_run(tmp_path / "b", linear, data=digits(11), batch_size=2, steps=9, every=1, shuffle=shuffle)
     manifest = Forgery.of(tmp_path / "b", tmp_path / "copy").manifest
-    log = Log(manifest=manifest, initial=None, segments=(), close=None)
-    order = order_of(manifest, run_seed(manifest.plan.seed.value, manifest.digest()))
+    log = read_log(manifest, [manifest.encode()])
+    order = order_of(manifest, known(log.seeds()))
     for segments in ([0], [0, 8], [3, 4, 5, 6], list(range(9))):
         expected = {int(i) for segment in segments for i in order.indices(segment)}
         assert samples_used(log, segments) == len(expected)

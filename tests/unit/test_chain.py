@@ -20,9 +20,10 @@ from gradseal.precede.chain import (
     QUICKNET,
     Chain,
 )
-from gradseal.precede.rounds import MAX_CHAINS, BeaconRound, combine
+from gradseal.precede.rounds import BeaconRound, combine
 from gradseal.proof.canonical import decode, encode
 from gradseal.proof.fields import Fields
+from gradseal.proof.manifest import MAX_CHAINS
 from vectors import make_beacon
 from vectors.make_beacon import LOCAL, local_round
 

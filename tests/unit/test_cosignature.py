@@ -10,30 +10,21 @@ from forked_log import Branch
 from gradseal.errors import KeyFileError
 from gradseal.proof.cosignature import MAX_TIMESTAMP, CosignatureKey, CosigningKey, cosigned_message
 from gradseal.proof.note import Note, NoteSignature, SigningKey, VerificationKey, open_note
+from vectors.make_witness import PUBLISHED_CHECKPOINT, PUBLISHED_KEYS, PUBLISHED_TIME
 
 KEY = CosigningKey(name="witness.example.org", seed=b"\x31" * 32)
 OTHER = CosigningKey(name="witness.example.org", seed=b"\x32" * 32)
 NOTE = Branch("a", 5).note(5)
 
-# A checkpoint of a public log that public witnesses cosigned in 2026, and the keys that four of them publish.
-PUBLISHED_CHECKPOINT = """\
-arche2025h1.staging.ct.transparency.dev
-1432088532
-U7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=
+# The example of C2SP tlog-cosignature, whose keys are not published.
+EXAMPLE = """\
+example.com/behind-the-sofa
+20852163
+CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
 
-— arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6hoGREPMHbdQ3urbllzalApkptQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=
-— arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=
-— transparency.dev/DEV:witness-little-garden 2AQqhwAAAABqEiEgzgFIqqhbUoDwjMWE6UP8nd8/KYTzwZ2rhIgcqoXHAwVkjZr4AscylP3v7sEodkRAErumC2q44vdgJY096st5BQ==
-— witness1.smartit.nu/witness1 pIyCDwAAAABqEiEghIp82KWebrw7/oHQwlTAm3g2RKS4+eebl8eO0WH+/iEcxZ75W3u5hNI7TOQtmJbqmNWVuE0tgh0XwzdZsDsUAQ==
-— remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIobWX9sXTynk5XeU/zZ0WBxtqB0DrAWfBw==
-— witness.stagemole.eu Z/euoAAAAABqEiEgw0i+7g2ENfDAWHmtRzCfKTHSDwYDJA2NmKeGi9Y8FtEyOUvVr+AJmIY/2TUFucgKi7lI7cUiOvKFYe/TmN9DAg==
+— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=
+— witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==
 """  # noqa: E501 - as it was published
-PUBLISHED_KEYS = [
-    "transparency.dev/DEV:witness-little-garden+d8042a87+BCtusOxINQNUTN5Oj8HObRkh2yHf/MwYaGX4CPdiVEPM",
-    "witness1.smartit.nu/witness1+a48c820f+BPSFWg9G6KPiO7QPryYO5Xq4oYJJ+kAvLKLSimDhoxMO",
-    "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2",
-    "witness.stagemole.eu+67f7aea0+BEqSG3yu9YrmcM3BHvQYTxwFj3uSWakQepafafpUqklv",
-]
 
 
 def cosigned(note: Note, *signatures: NoteSignature) -> Note:
@@ -45,7 +36,7 @@ def test_cosignatures_of_public_witnesses_verify(text: str) -> None:
     note = open_note(PUBLISHED_CHECKPOINT.encode(), where="published")
     key = CosignatureKey.parse(text)
     assert str(key) == text
-    assert key.cosigned_at(note) == 0x6A122120
+    assert key.cosigned_at(note) == PUBLISHED_TIME
     altered = Note(text=note.text.replace("1432088532", "1432088533"), signatures=note.signatures)
     assert key.cosigned_at(altered) is None
 
@@ -58,9 +49,14 @@ def test_the_log_itself_signed_what_they_cosigned() -> None:
     assert note.verified_by(log)
 
 
-def test_the_message_is_that_of_the_standard() -> None:
+def test_the_published_example_is_read_and_its_message_is_the_standards() -> None:
+    note = open_note(EXAMPLE.encode(), where="example")
+    assert note.encode() == EXAMPLE.encode()
+    line = note.signatures[1].signature
+    assert (len(line), int.from_bytes(line[:8], "big")) == (72, 1679315147)
     # C2SP tlog-cosignature, "Ed25519 signed message".
     text = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
+    assert note.text == text
     assert cosigned_message(text, 1679315147) == b"cosignature/v1\ntime 1679315147\n" + text.encode()
 
 

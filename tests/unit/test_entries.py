@@ -105,7 +105,7 @@ def test_bytes_that_are_no_entry(data: bytes) -> None:
 
 def test_a_kind_that_is_not_known_is_no_malformed_entry() -> None:
     with pytest.raises(UnknownKind) as caught:
-        entry_from_bytes(encode({"kind": "gap", "reason": 1}), where="entry 5")
+        entry_from_bytes(encode({"kind": "dispute", "reason": 1}), where="entry 5")
     assert caught.value.where == "entry 5: kind"
 
 

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from gradseal.cli.main import gradseal
 from gradseal.errors import AnchorError, KeyFileError
 from gradseal.precede import bls
-from gradseal.precede.chain import MAX_ROUND, Chain
+from gradseal.precede.chain import Chain
 from gradseal.precede.local_chain import LocalChain, load_local_chain
 from gradseal.precede.serving import application
 from gradseal.proof.canonical import decode
 from gradseal.proof.fields import Fields
+from gradseal.proof.manifest import MAX_ROUND
 from vectors import make_beacon
 from vectors.make_beacon import LOCAL
 

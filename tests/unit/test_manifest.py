@@ -20,9 +20,9 @@ from gradseal.proof.manifest import (
     MAX_STEPS,
     ORDERS,
     Data,
+    DeclaredSeed,
     Manifest,
     Plan,
-    Seed,
 )
 from gradseal.proof.merkle import leaf_hash
 from gradseal.proof.note import SigningKey
@@ -56,7 +56,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             drop_last=draw(st.booleans()),
             order=draw(st.sampled_from(ORDERS)),
             collation=draw(st.sampled_from(COLLATIONS)),
-            seed=Seed(source="declared", value=draw(DIGEST)),
+            seed=DeclaredSeed(value=draw(DIGEST)),
         ),
         arithmetic=draw(st.dictionaries(NAMES, st.integers(0, 9) | NAMES | st.booleans(), max_size=4)),
         release=draw(DIGEST),
@@ -84,7 +84,7 @@ def example() -> Manifest:
             drop_last=False,
             order="shuffled-v1",
             collation="stack-v1",
-            seed=Seed(source="declared", value=b"\7" * 32),
+            seed=DeclaredSeed(value=b"\7" * 32),
         ),
         arithmetic={"kind": "native"},
         release=b"\10" * 32,

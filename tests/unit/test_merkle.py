@@ -100,6 +100,18 @@ def test_consistency_proofs_are_those_of_the_definition_and_verify() -> None:
             assert consistent(old, new, proof)
 
 
+def test_the_example_of_the_standard() -> None:
+    # RFC 6962 section 2.1.3: seven entries, and the names that it gives to the nodes.
+    a, b, c, d, e, f, j = LEAVES[:7]
+    g, h, i = node_hash(a, b), node_hash(c, d), node_hash(e, f)
+    k, l = node_hash(g, h), node_hash(i, j)  # noqa: E741 - the standard's names
+    assert TREE.root(7) == node_hash(k, l)
+    paths = {0: [b, h, l], 3: [c, g, l], 4: [f, j, k], 6: [i, k]}
+    assert {index: TREE.inclusion_proof(index, 7) for index in paths} == paths
+    proofs = {3: [c, d, g, l], 4: [l], 6: [i, j, k]}
+    assert {old: TREE.consistency_proof(old, 7) for old in proofs} == proofs
+
+
 @given(SIZES, st.data())
 def test_proofs_hold_in_larger_trees(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))

@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
 from gradseal.program.randomness import derive, permutation
+from gradseal.program.seeds import Seeds, Stretch
 
 SEED = bytes(range(32))
 
 
+def one(seed: bytes) -> Seeds:
+    return Seeds(every=1, accumulate=1, stretches=[Stretch(first_segment=0, seed=seed)])
+
+
 def order(samples: int, batch: int, rule: str = SHUFFLED, drop: bool = False, seed: bytes = SEED) -> Order:
-    return Order(rule=rule, samples=samples, batch_size=batch, drop_last=drop, seed=seed)
+    return Order(rule=rule, samples=samples, batch_size=batch, drop_last=drop, seeds=one(seed))
 
 
 @given(

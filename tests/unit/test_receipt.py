@@ -47,6 +47,37 @@ def test_the_form_is_that_of_the_standard() -> None:
     assert with_extra.startswith(b"c2sp.org/tlog-proof@v1\nextra ZXh0cmEgaW5mb3JtYXRpb24=\nindex 0\n\n")
 
 
+# The example of C2SP tlog-proof, whose signatures are cut short where it was published.
+EXAMPLE = """\
+c2sp.org/tlog-proof@v1
+extra YWdlLXYxLjIuMS1kYXJ3aW4tYXJtNjQudGFyLmd6kYXJ3aW4tYXJ
+index 73894
+gSKyXoYZUgZ6jduWYrkDOARinOMGJveXjgMkBTcdPlQ=
+B95lDa8R83lS8n0eG+o0buTxRKQTYFi//1U8anccXmA=
+EKNzoDWG8LGC0Yp9o+sv3qllpMP9uHQ9B20KNL+Q1zs=
+RoopEkOdqkYqMB4MJXrbt/hMjOxsVn0IrWjpz1ZMMes=
+AHCioX9nLjsrse6YhjRRmk1WUEirVOLLRoOQ6vfO5vk=
+
+example.com/fancylog
+109482
+sFodV/vSp5O8n9a8QpW6PRY97tfOSW5bsc2Xl/EQi08=
+
+\N{EM DASH} example.com/fancylog hI2DJw1roloI
+\N{EM DASH} witness1.example mJirIkljqY9v2B/5bg==
+\N{EM DASH} witness2.example TnKKVHLXxwYwrSjgow==
+\N{EM DASH} witness3.example S4X82uH53oEcROGLFQ==
+"""
+
+
+def test_the_published_example_is_read() -> None:
+    read = parse_receipt(EXAMPLE.encode(), where="example")
+    assert read.encode() == EXAMPLE.encode()
+    assert (read.index, len(read.proof), len(read.note.signatures)) == (73894, 5, 4)
+    assert read.extra.startswith(b"age-v1.2.1-darwin-arm64.tar.gz")
+    assert (read.checkpoint.origin, read.checkpoint.size) == ("example.com/fancylog", 109482)
+    assert not check_receipt(read, leaf_hash(b""), POLICY).holds
+
+
 @given(st.data(), st.binary(max_size=50))
 def test_receipts_come_back_and_hold(data: st.DataObject, extra: bytes) -> None:
     size = data.draw(st.integers(1, 20))

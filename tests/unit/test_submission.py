@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from forked_log import Branch
 from gradseal.errors import MalformedBundle
+from gradseal.proof.note import open_note
 from gradseal.proof.submission import MAX_SUBMISSION_BYTES, Submission, parse_size, parse_submission
 
 GOOD = Branch("a", 9).submission(3, 9).encode()
@@ -34,6 +35,23 @@ def test_the_published_example_is_read() -> None:
     assert (found.old, len(found.proof), found.checkpoint.size) == (20852014, 4, 20852163)
     assert found.checkpoint.origin == "example.com/behind-the-sofa"
     assert found.encode() == PUBLISHED.encode()
+
+
+# The answer of the same section, whose keys are not published.
+ANSWER = """\
+— witness.example/w1 CMp+6LWBU0anHGH5aNDTJkH/gj79sG+T6+iP2ThYN5krrDJbR1HDnucjL39QsZTSvVjyQLrdk3DXDqI5G2HgLatVs0pWh6Up69HVOw==
+— witness.example/w1 I7rEps0pvK2UqkS2gSpVUDhrhVtQV9lgF6pRrWAvjJHjyWpW7VcE3SiOlVlbQNt64vWhO+DlkL0+UfzuOBMh9ChdMkP1vi/lCAsmlw==
+— witness.example/w2 AWui8Sk55XjYLOijihBjhqEH6nS1ndDymE0a+6idX7pLcnoB+dhnz0854aLZgrrKbYKA7nC3HNJhm/kWl7oJlqU3rXXvpysAdyP3wQ==
+"""  # noqa: E501 - as it was published
+
+
+def test_the_published_answer_is_signature_lines_after_the_checkpoint() -> None:
+    submitted = parse_submission(PUBLISHED.encode()).note
+    answered = open_note(submitted.encode() + ANSWER.encode(), where="answer")
+    assert answered.text == submitted.text
+    assert answered.signatures[:2] == submitted.signatures
+    witnesses = [(line.name, len(line.signature)) for line in answered.signatures[2:]]
+    assert witnesses == [("witness.example/w1", 72), ("witness.example/w1", 72), ("witness.example/w2", 72)]
 
 
 @given(st.integers(0, 9), st.integers(0, 9))

@@ -29,6 +29,7 @@ from vectors import (
     make_note,
     make_program,
     make_randomness,
+    make_witness,
 )
 
 HERE = Path(__file__).parent
@@ -43,6 +44,7 @@ FILES: Mapping[str, Callable[[], Any]] = {
     "program.json": make_program.program_vectors,
     "randomness.json": make_randomness.randomness_vectors,
     "tiles.json": make_log.log_tiles,
+    "witness.json": make_witness.witnesses,
 }
 
 

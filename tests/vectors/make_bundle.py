@@ -124,7 +124,7 @@ def _manifest(owner: note.VerificationKey) -> manifest.Manifest:
             drop_last=False,
             order="shuffled-v1",
             collation="stack-v1",
-            seed=manifest.Seed(source="declared", value=b"\x07" * 32),
+            seed=manifest.DeclaredSeed(value=b"\x07" * 32),
         ),
         arithmetic={"kind": "native"},
         release=b"\x08" * 32,

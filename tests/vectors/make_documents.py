@@ -83,7 +83,7 @@ def documents() -> Vectors:
             "or not with these values."
         ),
         "valid": texts,
-        "free_bytes": free_bytes_of_runs(),
+        "free_bytes": free_bytes_of_runs(_ENVIRONMENT),
         "schedule": {
             "steps": _STEPS,
             "values": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -27,26 +28,18 @@ Vectors = dict[str, Any]
 _ZERO = Constant(number=NamedScalar(name="0"))
 _SCALED = Normal(mean=NamedScalar(name="0"), std=Formula(negative=False, p=1, q=1, fan=3))
 _FREE = Constant(number=Free(number=0.3))
-_ENVIRONMENT = Environment(
-    torch="2",
-    machine="",
-    processor="",
-    device="cpu",
-    threads=1,
-    cpu_capability="",
-    onednn=False,
-    onednn_isa="",
-    mkl_mode="",
-    matmul_precision="highest",
-    deterministic=False,
-)
 
 
-def free_bytes_of_runs() -> list[Vectors]:
-    """One with next to nothing, one for shapes, one for numbers of several graphs, one for an optimizer."""
+def free_bytes_of_runs(environment: Environment) -> list[Vectors]:
+    """One with next to nothing, one for shapes, one for numbers of several graphs, one for an optimizer.
+
+    Args:
+        environment: Of all of them; nothing of it is counted.
+    """
+    case = partial(_case, environment)
     return [
-        _case("next to nothing", {"parameters/w": (3,)}, {}, {4: _graph()}, _sgd("w"), [_ZERO]),
-        _case(
+        case("next to nothing", {"parameters/w": (3,)}, {}, {4: _graph()}, _sgd("w"), [_ZERO]),
+        case(
             "shapes: 2 counts, 3 and 4 are a parameter's, and 1 is none",
             {"parameters/w": (4, 3), "buffers/a": (5, 3, 1), "buffers/b": (2, 5)},
             {"c": (2, 6), "d": (4,), "e": (0, 7)},
@@ -54,7 +47,7 @@ def free_bytes_of_runs() -> list[Vectors]:
             _sgd("w"),
             [_SCALED, _ZERO, _FREE, _FREE, _ZERO, Given(digest=sha256(b"").digest())],
         ),
-        _case(
+        case(
             "numbers of three graphs, the largest batch first",
             {"parameters/w": (3,)},
             {},
@@ -62,7 +55,7 @@ def free_bytes_of_runs() -> list[Vectors]:
             _sgd("w"),
             [_ZERO],
         ),
-        _case(
+        case(
             "hyperparameters, a bound for clipping and a choice of three groups",
             {f"parameters/{name}": (3,) for name in "abcde"},
             {},
@@ -75,6 +68,7 @@ def free_bytes_of_runs() -> list[Vectors]:
 
 
 def _case(
+    environment: Environment,
     about: str,
     layout: Mapping[str, tuple[int, ...]],
     constants: Mapping[str, tuple[int, ...]],
@@ -100,7 +94,7 @@ def _case(
         initialisation=initialisation,
         release=Release.of({}),
         schema=SampleSchema(tree=TensorSpec(name="sample", dtype="float32", shape=())),
-        environment=_ENVIRONMENT,
+        environment=environment,
     )
     return {
         "reason": about,

@@ -20,6 +20,30 @@ _GO_NOTE = (
     "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
 )
 
+# The second signer in the tests of that package.
+_GO_OTHER_KEY = "EnochRoot+af0cfe78+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
+_GO_BOTH = (
+    _GO_NOTE + "\N{EM DASH} EnochRoot "
+    "rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ=\n"
+)
+
+# The example of C2SP signed-note, "Verifier keys".
+_C2SP_KEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
+_C2SP_TEXT = "This is an example message.\n"
+_C2SP_NOTE = (
+    _C2SP_TEXT + "\n\N{EM DASH} example.com/foo "
+    "Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n"
+)
+
+# A checkpoint of Go's checksum database, of September 2024, from the tests of sigsum-go, and the key that Go
+# has built in.
+_SUMDB_KEY = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
+_SUMDB_TEXT = "go.sum database tree\n30055305\nmXfgRcJ0bG0j3CPdKwgGWtUzBUbX67saZGRmFuJGGsM=\n"
+_SUMDB_NOTE = (
+    _SUMDB_TEXT + "\n\N{EM DASH} sum.golang.org "
+    "Az3grpgEild5qw7+5dtV13Kf1C2Xurm8q4fhdxvcsDHnqNTaxL2AFjBY+2TyGKevucFcAAlWFJJYle3EJlDCrQ+y3A8=\n"
+)
+
 # The example of C2SP tlog-checkpoint.
 _C2SP_CHECKPOINT = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
 
@@ -53,6 +77,7 @@ def signed_notes() -> Vectors:
                 "not_keys": [str(key.verification_key)],
                 "source": "golang.org/x/mod/sumdb/note",
             },
+            *_published(),
             {
                 "bytes": both.hex(),
                 "text": "Two sign.\n\nOne note.\n",
@@ -81,6 +106,33 @@ def signed_notes() -> Vectors:
             "checkpoints": _bad_checkpoints(),
         },
     }
+
+
+def _published() -> list[Vectors]:
+    """Notes that others signed, with keys that nobody here has."""
+    cases = [
+        ("golang.org/x/mod/sumdb/note, its tests", _GO_BOTH, _GO_TEXT, [_GO_KEY, _GO_OTHER_KEY], _C2SP_KEY),
+        ("C2SP signed-note", _C2SP_NOTE, _C2SP_TEXT, [_C2SP_KEY], _GO_KEY),
+        ("Go's checksum database", _SUMDB_NOTE, _SUMDB_TEXT, [_SUMDB_KEY], _C2SP_KEY),
+        (
+            "golang.org/x/mod/sumdb/note, one of two",
+            _GO_BOTH.replace("rwz+eBzm", "rwz+eBzn"),
+            _GO_TEXT,
+            [_GO_KEY],
+            _GO_OTHER_KEY,
+        ),
+    ]
+    return [
+        {
+            "bytes": data.encode().hex(),
+            "text": text,
+            "signatures": data.count("\N{EM DASH}"),
+            "keys": keys,
+            "not_keys": [other],
+            "source": source,
+        }
+        for source, data, text, keys, other in cases
+    ]
 
 
 # A key that is a point of large order plus one of order 2, and R of large order, from Python's integers.

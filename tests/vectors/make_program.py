@@ -43,6 +43,7 @@ from gradseal.program.rules import Constant, Uniform
 from gradseal.program.samples import SampleSchema
 from gradseal.program.scalars import Formula, Free
 from gradseal.program.scalars import Named as NamedScalar
+from gradseal.program.seeds import Seeds, Stretch
 from gradseal.program.sources import Given, Initialisation, free_bytes
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import Json, float_to_bits
@@ -133,9 +134,10 @@ def _samples() -> dict[str, Json]:
 
 def _orders() -> list[Json]:
     found: list[Json] = []
+    seeds = Seeds(every=1, accumulate=1, stretches=[Stretch(first_segment=0, seed=SEED)])
     for rule in (SHUFFLED, SEQUENTIAL):
         for drop_last in (False, True):
-            own = Order(rule=rule, samples=7, batch_size=3, drop_last=drop_last, seed=SEED)
+            own = Order(rule=rule, samples=7, batch_size=3, drop_last=drop_last, seeds=seeds)
             steps: list[Json] = [[int(i) for i in own.indices(step)] for step in range(5)]
             found.append(
                 {
@@ -145,6 +147,47 @@ def _orders() -> list[Json]:
                     "drop_last": drop_last,
                     "seed": SEED.hex(),
                     "steps": steps,
+                }
+            )
+    return found
+
+
+# Steps in a segment, batches in a step, samples, batch size, and the first segment of each seed.
+_SEVERAL_SEEDS = (
+    (1, 1, 10, 3, (0, 2)),
+    (1, 1, 10, 3, (0, 1, 2)),
+    (1, 1, 10, 3, (0, 4)),
+    (2, 1, 10, 3, (0, 1, 3, 4)),
+    (1, 2, 7, 2, (0, 1, 2)),
+    (2, 3, 40, 4, (0, 1)),
+    (3, 1, 5, 5, (0, 1)),
+    (1, 1, 10, 3, (0, 0, 2, 2)),
+    (1, 1, 1, 1, (0, 1)),
+)
+
+
+def _orders_of_seeds() -> list[Json]:
+    found: list[Json] = []
+    for every, accumulate, samples, batch_size, begins in _SEVERAL_SEEDS:
+        stretches = [
+            Stretch(first_segment=first, seed=derive(SEED, "vector", number, size=32))
+            for number, first in enumerate(begins)
+        ]
+        seeds = Seeds(every=every, accumulate=accumulate, stretches=stretches)
+        said: list[Json] = [{"first_segment": s.first_segment, "seed": s.seed.hex()} for s in stretches]
+        for rule, drop_last in ((SHUFFLED, False), (SHUFFLED, True), (SEQUENTIAL, False)):
+            own = Order(rule=rule, samples=samples, batch_size=batch_size, drop_last=drop_last, seeds=seeds)
+            batches: list[Json] = [[int(i) for i in own.indices(n)] for n in range(3 * own.batches_per_epoch)]
+            found.append(
+                {
+                    "rule": rule,
+                    "samples": samples,
+                    "batch_size": batch_size,
+                    "drop_last": drop_last,
+                    "every": every,
+                    "accumulate": accumulate,
+                    "seeds": said,
+                    "batches": batches,
                 }
             )
     return found
@@ -247,7 +290,8 @@ def program_vectors() -> dict[str, Json]:
             "node of the graph, the values that nothing reads after it. free_bytes: of that initialisation "
             "with that graph twice. samples: a schema, samples, their leaf hashes, and the batch of all in "
             "order, a tensor's bytes for each field. orders: the samples of steps 0 to 4 with one batch a "
-            "step. updates: an optimizer, its tensors before, the gradients of three steps and the tensors "
+            "step. orders_of_seeds: the batches of three epochs where each seed begins with its `first_segment`; "
+            "of several that begin with one segment the last counts. updates: an optimizer, its tensors before, the gradients of three steps and the tensors "
             "after each. clippings: a largest norm, gradients in order, and what they become. Floats are 16 "
             "digits."
         ),
@@ -256,6 +300,7 @@ def program_vectors() -> dict[str, Json]:
         "free_bytes": _free_bytes(),
         "samples": _samples(),
         "orders": _orders(),
+        "orders_of_seeds": _orders_of_seeds(),
         "updates": _updates(),
         "clippings": _clippings(),
     }

@@ -65,6 +65,20 @@ def _run_seeds() -> list[Json]:
     ]
 
 
+def _slot_seeds() -> list[Json]:
+    value, digest = bytes(range(32)), bytes(range(32, 64))
+    cases = ((value, 0, digest), (value, 1, digest), (value, (1 << 24) - 1, digest), (value, 1, value))
+    return [
+        {
+            "value": value.hex(),
+            "slot": slot,
+            "manifest_digest": digest.hex(),
+            "seed": randomness.slot_seed(value, slot, digest).hex(),
+        }
+        for value, slot, digest in cases
+    ]
+
+
 def _derivations() -> list[Json]:
     cases: tuple[tuple[tuple[str | int, ...], int], ...] = (
         ((), 16),
@@ -213,6 +227,7 @@ def randomness_vectors() -> dict[str, Json]:
             "none. fill: the bytes of a tensor by a rule."
         ),
         "run_seed": _run_seeds(),
+        "slot_seed": _slot_seeds(),
         "derive": _derivations(),
         "words": _streams(),
         **_numbers(),

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gradseal.precede.log import read_log
 from gradseal.program.fills import fill
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
-from gradseal.program.randomness import run_seed
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
 from gradseal.program.sources import Given, Initialisation
 from gradseal.proof.bundle import Bundle, open_bundle
-from gradseal.proof.entries import Close, Entry, Initial, Segment, entry_from_bytes
+from gradseal.proof.entries import Entry, Initial, Segment, entry_from_bytes
 from gradseal.proof.files import CHECKPOINT, WEIGHTS, Files, blob_path, read_blob, read_opening
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import Signer, SigningKey, sign_note
@@ -196,7 +196,7 @@ def _write_again(
         match entry:
             case Initial() | Segment():
                 writer.append(replace(entry, seal=_seal_again(copy, writer, entry.seal, changed)))
-            case Close():
+            case _:
                 writer.append(entry)
     writer.publish()
 
@@ -212,9 +212,13 @@ def _state_zero(copy: Opened, manifest: Manifest) -> dict[str, bytes]:
     program = copy.program()
     data = read_blob(copy.files, manifest.initialisation, MAX_INITIALISATION_BYTES)
     sources = Initialisation.decode(data, program.layout, program.constants, where="initialisation").state
-    seed, blobs = run_seed(manifest.plan.seed.value, manifest.digest()), BlobWriter(copy.files)
+    seeds, blobs = read_log(manifest, [manifest.encode(), *copy.entries[1:]]).seeds(), BlobWriter(copy.files)
+    if seeds is None:
+        return {}
     return {
-        spec.name: blobs.put(fill(source, seed=seed, name=spec.name, shape=spec.shape, dtype=spec.dtype))
+        spec.name: blobs.put(
+            fill(source, seed=seeds.initial, name=spec.name, shape=spec.shape, dtype=spec.dtype)
+        )
         for spec, source in zip(program.layout, sources, strict=True)
         if not isinstance(source, Given)
     }

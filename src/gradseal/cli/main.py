@@ -29,6 +29,7 @@ _VERBS = {
     "show": "Show what a bundle says, without verifying it.",
     "key": "Make a signing key, or show its public half.",
     "beacon": "Show a beacon's chain to pin, or run a chain of one node.",
+    "timestamps": "Run a time-stamp authority for those who trust you.",
     "witness": "Run a witness, which cosigns logs as long as they only grow.",
     "demo": "Record a real run, verify it, and see tampered copies rejected.",
 }

@@ -107,6 +107,7 @@ def serve(
     try:
         import uvicorn
 
+        from gradseal.precede import serving
         from gradseal.witness.app import make_app
         from gradseal.witness.logs import load_logs
         from gradseal.witness.mark import Mark
@@ -135,8 +136,7 @@ def serve(
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_graceful_shutdown=_STOPPING_SECONDS,
     )
-    host, port = listening.getsockname()[:2]
-    click.echo(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    click.echo(serving.address(listening))
     for key in keys:
         click.echo(str(key.verification_key))
     # The thread that commits takes the interpreter's lock back after every call of the database, and must not
@@ -149,9 +149,10 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    from gradseal.precede import serving
+
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        return serving.listen(host, port)
     except OSError as e:
         raise click.UsageError(f"cannot listen on {host}, port {port}: {e.strerror}") from e
 

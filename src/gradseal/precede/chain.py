@@ -22,9 +22,9 @@ from gradseal.errors import MalformedBundle
 from gradseal.precede import bls
 from gradseal.proof.canonical import Json
 from gradseal.proof.fields import Fields
+from gradseal.proof.manifest import MAX_ROUND
 
 SCHEME = "bls-unchained-g1-rfc9380"
-MAX_ROUND = 1 << 40
 MAX_PERIOD_SECONDS = 86_400
 MAX_GENESIS_UNIX_SECONDS = 1 << 40
 MAX_ANSWER_BYTES = 4096

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from gradseal.errors import AnchorError, KeyFileError, MalformedBundle
 from gradseal.precede import bls
-from gradseal.precede.chain import MAX_ROUND, Chain, round_message
+from gradseal.precede.chain import Chain, round_message
 from gradseal.precede.rounds import BeaconRound
+from gradseal.proof.manifest import MAX_ROUND
 from gradseal.proof.note import decode_base64, encode_base64
 
 MAX_KEY_FILE_BYTES = 4096

@@ -21,8 +21,9 @@ import httpx
 
 from gradseal.errors import AnchorError, Error
 from gradseal.precede import bls
-from gradseal.precede.chain import MAX_ANSWER_BYTES, MAX_ROUND, Chain, answer_fields, hex_field
+from gradseal.precede.chain import MAX_ANSWER_BYTES, Chain, answer_fields, hex_field
 from gradseal.precede.rounds import BeaconRound
+from gradseal.proof.manifest import MAX_ROUND
 
 QUICKNET_URLS = (
     "https://api.drand.sh",

@@ -13,12 +13,10 @@ from hashlib import sha256
 
 from gradseal.errors import MalformedBundle
 from gradseal.precede import bls
-from gradseal.precede.chain import MAX_ROUND, Chain, hex_field
+from gradseal.precede.chain import Chain, hex_field
 from gradseal.proof.canonical import Json
 from gradseal.proof.fields import Fields
-
-MAX_CHAINS = 8
-"""The most chains whose values one slot combines."""
+from gradseal.proof.manifest import MAX_CHAINS, MAX_ROUND
 
 _COMBINATION = b"gradseal/v1/beacons"
 

@@ -102,7 +102,7 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: It cannot listen there.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=512)
+    return socket.create_server((host, port), family=family, backlog=1024)
 
 
 def address(listener: socket.socket) -> str:

@@ -1,7 +1,9 @@
-"""Which samples each batch holds, from the seed alone.
+"""Which samples each batch holds, from the seeds alone.
 
 Epoch after epoch, the samples are permuted by a key derived from the seed, and cut into batches; the last
-batch of an epoch holds what is left, unless the plan drops it. Format: docs/spec/program.md, section 7.
+batch of an epoch holds what is left, unless the plan drops it. Where another seed begins within an epoch,
+what is left of it is permuted anew, so that each sample still comes once. Format: docs/spec/program.md,
+section 7.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy.typing as npt
 
 from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.program.randomness import derive, permutation
+from gradseal.program.seeds import Seeds
 
 SHUFFLED = "shuffled-v1"
 SEQUENTIAL = "sequential-v1"
@@ -28,7 +31,7 @@ class Order:
         samples: How many samples the data has.
         batch_size: How many a full batch holds; at most `samples`.
         drop_last: Whether what is left at an epoch's end is dropped.
-        seed: The run's seed, 32 bytes.
+        seeds: The run's.
 
     Raises:
         MalformedBundle: A batch of no sample, or of more than there are.
@@ -39,8 +42,9 @@ class Order:
     samples: int
     batch_size: int
     drop_last: bool
-    seed: bytes
+    seeds: Seeds
     _epoch: int = field(default=-1, init=False)
+    _drawn: list[tuple[int, bytes]] = field(default_factory=list, init=False)
     _permutation: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), init=False)
 
     def __post_init__(self) -> None:
@@ -67,11 +71,19 @@ class Order:
         """The samples of batch number `number` of the run, in order."""
         epoch, batch = divmod(number, self.batches_per_epoch)
         shuffled = self.rule == SHUFFLED
-        order = self._permuted(epoch) if shuffled else np.arange(self.samples, dtype=np.int64)
+        order = self._permuted(epoch, number) if shuffled else np.arange(self.samples, dtype=np.int64)
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
-    def _permuted(self, epoch: int) -> npt.NDArray[np.int64]:
-        if epoch != self._epoch:
-            self._permutation = permutation(derive(self.seed, "order", epoch), self.samples)
-            self._epoch = epoch
+    def _permuted(self, epoch: int, number: int) -> npt.NDArray[np.int64]:
+        """The epoch's samples, in order up to batch number `number` of the run, and on to the next seed."""
+        first = epoch * self.batches_per_epoch
+        wanted = self.seeds.of_batches(first, number)
+        held = len(self._drawn)
+        if epoch != self._epoch or wanted[:held] != self._drawn:
+            self._permutation = permutation(derive(wanted[0][1], "order", epoch), self.samples)
+            self._epoch, held = epoch, 1
+        for begins, seed in wanted[held:]:
+            left = self._permutation[(begins - first) * self.batch_size :]
+            left[:] = left[permutation(derive(seed, "order", epoch, begins), len(left))]
+        self._drawn = wanted
         return self._permutation

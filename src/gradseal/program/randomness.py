@@ -29,6 +29,7 @@ CHUNK: Final = 1 << 16
 """Elements per pass: 512 KiB of float64, so the few temporaries of a pass stay in the second-level cache."""
 
 _RUN_SEED_INFO: Final = b"gradseal/v1/run-seed"
+_SLOT_SEED_INFO: Final = b"gradseal/v1/slot-seed"
 _DERIVE_INFO: Final = b"gradseal/v1/derive"
 _DECLARED_BYTES_MAX: Final = 1024
 
@@ -52,6 +53,21 @@ def run_seed(declared: bytes, manifest_digest: bytes) -> bytes:
         raise MalformedBundle(f"a manifest digest has 32 bytes, this one {len(manifest_digest)}")
     info = _RUN_SEED_INFO + manifest_digest
     return HKDF(algorithm=SHA256(), length=SEED_BYTES, salt=None, info=info).derive(declared)
+
+
+def slot_seed(value: bytes, slot: int, manifest_digest: bytes) -> bytes:
+    """The seed of a slot, which no other slot and nobody else's manifest gives.
+
+    Args:
+        value: The slot's beacon value (`precede.rounds.combine`), 32 bytes; chains and rounds went into it.
+        slot: The slot's number.
+        manifest_digest: SHA-256 of the manifest, 32 bytes.
+
+    Returns:
+        32 bytes: HKDF-SHA256 (RFC 5869) without salt, `value` as input keying material.
+    """
+    info = _SLOT_SEED_INFO + slot.to_bytes(8, "big") + manifest_digest
+    return HKDF(algorithm=SHA256(), length=SEED_BYTES, salt=None, info=info).derive(value)
 
 
 def derive(seed: bytes, *labels: str | int, size: int = KEY_BYTES) -> bytes:

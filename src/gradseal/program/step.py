@@ -16,6 +16,7 @@ from gradseal.program.interpret import Interpreter, StepResult
 from gradseal.program.native import seeded
 from gradseal.program.optimizers import Optimizer
 from gradseal.program.program import Program
+from gradseal.program.seeds import Seeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +26,12 @@ class Stepper:
     Args:
         program: What a step computes.
         interpreters: Its graph for each batch size.
-        seed: The run's seed.
+        seeds: The run's.
     """
 
     program: Program
     interpreters: Mapping[int, Interpreter]
-    seed: bytes
+    seeds: Seeds
     _trained: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class Stepper:
         """Runs the graph on the leaves of one batch, leaving `state` as it is; raises as `take` does."""
         device = next(iter(state.values())).device.type
         # Where the caller is under autocast, operators would otherwise change types that the graph has fixed.
-        with seeded(self.seed, step, micro_batch), torch.autocast(device, enabled=False):
+        with seeded(self.seeds.of_step(step), step, micro_batch), torch.autocast(device, enabled=False):
             return self.interpreters[len(batch[0])].run(state, batch)
 
     def take(

@@ -10,17 +10,14 @@ Format: docs/spec/witness.md, section 1.
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gradseal.errors import KeyFileError
-from gradseal.proof.note import Note, NoteSignature, decode_base64, encode_base64, key_id, name_fault
+from gradseal.proof.note import KeyForm, Note, NoteSignature, check_key, key_id
 
 COSIGNATURE_V1 = 0x04
 """The signature type of a timestamped Ed25519 cosignature (C2SP tlog-cosignature, "Format")."""
@@ -28,10 +25,14 @@ COSIGNATURE_V1 = 0x04
 MAX_TIMESTAMP = 2**63 - 1
 """The latest time that a cosignature can state, in seconds of Unix time."""
 
-_KEY_BYTES = 32
+_SEED_BYTES = 32
 _TIME_BYTES = 8
 _SIGNATURE_BYTES = 64
-_KEY_HASH = re.compile(r"[0-9a-f]{8}")
+_FORM = KeyForm(
+    algorithm=COSIGNATURE_V1,
+    called="a witness's Ed25519 key",
+    advice="make one with `gradseal witness new-key`; a log's key is of another type",
+)
 
 
 def cosigned_message(text: str, timestamp: int) -> bytes:
@@ -65,7 +66,7 @@ class CosignatureKey:
     public: bytes
 
     def __post_init__(self) -> None:
-        _check_key(self.name, self.public)
+        check_key(self.name, self.public)
 
     @property
     def id(self) -> bytes:
@@ -79,14 +80,11 @@ class CosignatureKey:
         Raises:
             KeyFileError: Not of this form, of another signature type, or the hash is not the key's.
         """
-        name, public = _parse_key(text.split("+", 2), where)
-        key = cls(name=name, public=public)
-        if str(key) != text:
-            raise KeyFileError("a key whose hash is not its own", where=where)
-        return key
+        name, public = _FORM.parse(text, where=where)
+        return cls(name=name, public=public)
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.id.hex()}+{encode_base64(bytes([COSIGNATURE_V1]) + self.public)}"
+        return _FORM.text(self.name, self.public)
 
     def time_of(self, signature: NoteSignature, text: str) -> int | None:
         """The time that a line states for a text, in seconds; None unless the line is this key's."""
@@ -133,12 +131,12 @@ class CosigningKey:
     seed: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        _check_key(self.name, self.seed)
+        check_key(self.name, self.seed)
 
     @classmethod
     def generate(cls, name: str) -> CosigningKey:
         """A new key from the system's randomness."""
-        return cls(name=name, seed=secrets.token_bytes(_KEY_BYTES))
+        return cls(name=name, seed=secrets.token_bytes(_SEED_BYTES))
 
     @classmethod
     def parse(cls, text: str, *, where: str = "cosigning key") -> CosigningKey:
@@ -148,19 +146,12 @@ class CosigningKey:
             KeyFileError: Not of this form, of another signature type, or the hash is not the key's. The
                 error never repeats the text.
         """
-        words = text.split("+", 4)
-        if words[:2] != ["PRIVATE", "KEY"]:
-            raise KeyFileError("not a signing key; it would begin with PRIVATE+KEY+", where=where)
-        name, seed = _parse_key(words[2:], where)
-        key = cls(name=name, seed=seed)
-        if key.encode() != text:
-            raise KeyFileError("a key whose hash is not its own", where=where)
-        return key
+        name, seed = _FORM.parse_secret(text, where=where)
+        return cls(name=name, seed=seed)
 
     def encode(self) -> str:
         """The key as text. It holds the secret."""
-        secret = encode_base64(bytes([COSIGNATURE_V1]) + self.seed)
-        return f"PRIVATE+KEY+{self.name}+{self.verification_key.id.hex()}+{secret}"
+        return _FORM.secret_text(self.name, self.seed)
 
     @property
     def verification_key(self) -> CosignatureKey:
@@ -187,26 +178,3 @@ def _loaded(key: CosigningKey) -> tuple[Ed25519PrivateKey, CosignatureKey]:
     private = Ed25519PrivateKey.from_private_bytes(key.seed)
     public = private.public_key().public_bytes_raw()
     return private, CosignatureKey(name=key.name, public=public)
-
-
-def _parse_key(words: Sequence[str], where: str) -> tuple[str, bytes]:
-    """The name and the 32 bytes from the last three parts of a key's text; the hash is the caller's."""
-    if len(words) != 3 or not _KEY_HASH.fullmatch(words[1]):
-        raise KeyFileError("a key that is not name+hash+base64", where=where)
-    if fault := name_fault(words[0]):
-        raise KeyFileError(fault, where=where)
-    data = decode_base64(words[2], where=where, kind=KeyFileError)
-    if len(data) != 1 + _KEY_BYTES or data[0] != COSIGNATURE_V1:
-        raise KeyFileError(
-            "a key that is not a witness's Ed25519 key (type 4, 32 bytes)",
-            where=where,
-            advice="make one with `gradseal witness new-key`; a log's key is of another type",
-        )
-    return words[0], data[1:]
-
-
-def _check_key(name: str, key: bytes) -> None:
-    if fault := name_fault(name):
-        raise KeyFileError(fault, where="key name")
-    if len(key) != _KEY_BYTES:
-        raise KeyFileError(f"an Ed25519 key of {len(key)} bytes, not {_KEY_BYTES}", where=f"key {name}")

@@ -54,6 +54,11 @@ class Fields:
         path = self._join(name, index)
         return f"{self._file}: {path}" if path else self._file
 
+    @property
+    def value(self) -> dict[str, Json]:
+        """The object itself, for a reader of another layer."""
+        return self._value
+
     def has(self, name: str) -> bool:
         """Whether the object has the field; does not count as reading it."""
         return name in self._value

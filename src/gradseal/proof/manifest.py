@@ -25,6 +25,12 @@ MAX_ACCUMULATED = 65_536
 MAX_SEGMENT_STEPS = 1 << 20
 ORDERS = ("shuffled-v1", "sequential-v1")
 COLLATIONS = ("stack-v1",)
+DECLARED, BEACON = "declared", "beacon"
+MAX_CHAINS = 8
+"""The most beacon chains whose values one slot combines."""
+MAX_ROUND = 1 << 40
+MAX_CADENCE_SECONDS = 86_400
+MAX_SLOTS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,27 +80,79 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seed:
-    """Where the run's randomness comes from.
+class DeclaredSeed:
+    """Randomness that the owner chose: it shows nothing of time.
 
     Args:
-        source: `declared`: the owner chose it, and it shows nothing of time.
         value: 32 bytes.
     """
 
-    source: str
     value: bytes
 
     def to_json(self) -> dict[str, Json]:
         """Its JSON form."""
-        return {"source": self.source, "value": self.value.hex()}
+        return {"source": DECLARED, "value": self.value.hex()}
 
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Seed:
-        """Reads the JSON form strictly."""
-        seed = cls(source=fields.kind("source", ["declared"]), value=fields.digest("value"))
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotChain:
+    """A beacon chain whose rounds give the slots' seeds.
+
+    Args:
+        chain: The chain's parameters; read by `precede.chain`.
+        first_round: The round of slot 0.
+    """
+
+    chain: Mapping[str, Json]
+    first_round: int
+
+    def to_json(self) -> dict[str, Json]:
+        """Its JSON form."""
+        return {"chain": dict(self.chain), "first_round": self.first_round}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeaconSeed:
+    """Randomness from rounds of beacon chains, all fixed here: slot after slot has a seed of its own.
+
+    Args:
+        cadence_seconds: From the beginning of one slot to that of the next.
+        chains: One or several, combined in this order.
+    """
+
+    cadence_seconds: int
+    chains: tuple[SlotChain, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        """Its JSON form."""
+        return {
+            "source": BEACON,
+            "cadence_seconds": self.cadence_seconds,
+            "chains": [chain.to_json() for chain in self.chains],
+        }
+
+
+Seed = DeclaredSeed | BeaconSeed
+
+
+def _seed(fields: Fields) -> Seed:
+    """Reads the JSON form of a seed strictly, but for the parameters of chains."""
+    if fields.kind("source", [DECLARED, BEACON]) == DECLARED:
+        declared = DeclaredSeed(value=fields.digest("value"))
         fields.end()
-        return seed
+        return declared
+    chains = []
+    for item in fields.objects("chains", MAX_CHAINS):
+        chain = item.object("chain").value
+        chains.append(SlotChain(chain=chain, first_round=item.integer("first_round", 1, MAX_ROUND)))
+        item.end()
+    if not chains:
+        raise MalformedBundle("no chain at all", where=fields.where("chains"))
+    seed = BeaconSeed(
+        cadence_seconds=fields.integer("cadence_seconds", 1, MAX_CADENCE_SECONDS), chains=tuple(chains)
+    )
+    fields.end()
+    return seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +216,7 @@ class Plan:
             drop_last=fields.boolean("drop_last"),
             order=fields.kind("order", ORDERS),
             collation=fields.kind("collation", COLLATIONS),
-            seed=Seed.from_fields(fields.object("seed")),
+            seed=_seed(fields.object("seed")),
         )
         fields.end()
         if plan.segments > MAX_SEGMENTS:

@@ -40,6 +40,8 @@ _ID_BYTES = 4
 _SIGNATURE_LINE = re.compile("\N{EM DASH} ([^ ]+) ([A-Za-z0-9+/]+={0,2})")
 _KEY_HASH = re.compile(r"[0-9a-f]{8}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_NOT_IN_NAMES = re.compile(r"[+\s\x00-\x1f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode_base64(text: str, *, where: str, kind: type[Error] = MalformedBundle) -> bytes:
@@ -83,11 +85,88 @@ def name_fault(name: str) -> str:
     """What is wrong with a key name; empty if nothing is (C2SP signed-note, "Format")."""
     if not 0 < len(name) <= MAX_NAME_LENGTH:
         return f"a key name of {len(name)} characters, not 1 to {MAX_NAME_LENGTH}"
-    if "+" in name or _CONTROL.search(name) or any(character.isspace() for character in name):
+    if _NOT_IN_NAMES.search(name):
         return "a key name with a space, a plus sign or a control character"
-    if any("\ud800" <= character <= "\udfff" for character in name):
+    if _SURROGATE.search(name):
         return "a key name with a lone surrogate"
     return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyForm:
+    """How the Ed25519 keys of one signature type are written as text (C2SP signed-note, "Verifier keys").
+
+    Args:
+        algorithm: The signature type, one byte.
+        called: What such a key is, for error messages.
+        advice: What to do about a key of another type, for error messages.
+    """
+
+    algorithm: int
+    called: str
+    advice: str = ""
+
+    def text(self, name: str, public: bytes) -> str:
+        """`name+hash+base64`, for a public key of 32 bytes."""
+        encoded = encode_base64(bytes([self.algorithm]) + public)
+        return f"{name}+{key_id(name, self.algorithm, public).hex()}+{encoded}"
+
+    def secret_text(self, name: str, seed: bytes) -> str:
+        """`PRIVATE+KEY+name+hash+base64`, for a seed of 32 bytes. It holds the secret."""
+        encoded = encode_base64(bytes([self.algorithm]) + seed)
+        return f"PRIVATE+KEY+{name}+{key_id(name, self.algorithm, _public_of(seed)).hex()}+{encoded}"
+
+    def parse(self, text: str, *, where: str) -> tuple[str, bytes]:
+        """The name and the public key, of what `text` gives.
+
+        Raises:
+            KeyFileError: Not of this form, of another signature type, or the hash is not the key's.
+        """
+        name, public = self._parse(text.split("+", 2), where)
+        if self.text(name, public) != text:
+            raise KeyFileError("a key whose hash is not its own", where=where)
+        return name, public
+
+    def parse_secret(self, text: str, *, where: str) -> tuple[str, bytes]:
+        """The name and the seed, of what `secret_text` gives.
+
+        Raises:
+            KeyFileError: As `parse` says. The error never repeats the text.
+        """
+        words = text.split("+", 4)
+        if words[:2] != ["PRIVATE", "KEY"]:
+            raise KeyFileError("not a signing key; it would begin with PRIVATE+KEY+", where=where)
+        name, seed = self._parse(words[2:], where)
+        if self.secret_text(name, seed) != text:
+            raise KeyFileError("a key whose hash is not its own", where=where)
+        return name, seed
+
+    def _parse(self, words: Sequence[str], where: str) -> tuple[str, bytes]:
+        """The name and the 32 bytes from the last three parts of a text; the hash is the caller's."""
+        if len(words) != 3 or not _KEY_HASH.fullmatch(words[1]):
+            raise KeyFileError("a key that is not name+hash+base64", where=where)
+        if fault := name_fault(words[0]):
+            raise KeyFileError(fault, where=where)
+        data = decode_base64(words[2], where=where, kind=KeyFileError)
+        if len(data) != 1 + _KEY_BYTES or data[0] != self.algorithm:
+            message = f"a key that is not {self.called} (type {self.algorithm}, {_KEY_BYTES} bytes)"
+            raise KeyFileError(message, where=where, advice=self.advice)
+        return words[0], data[1:]
+
+
+def check_key(name: str, key: bytes) -> None:
+    """Refuse what no Ed25519 key can be: a name that is not allowed, or not 32 bytes.
+
+    Raises:
+        KeyFileError: It is.
+    """
+    if fault := name_fault(name):
+        raise KeyFileError(fault, where="key name")
+    if len(key) != _KEY_BYTES:
+        raise KeyFileError(f"an Ed25519 key of {len(key)} bytes, not {_KEY_BYTES}", where=f"key {name}")
+
+
+_FORM = KeyForm(algorithm=ED25519, called="Ed25519")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +185,7 @@ class VerificationKey:
     public: bytes
 
     def __post_init__(self) -> None:
-        _check_key(self.name, self.public)
+        check_key(self.name, self.public)
 
     @property
     def id(self) -> bytes:
@@ -120,14 +199,11 @@ class VerificationKey:
         Raises:
             KeyFileError: Not of this form, of another signature type, or the hash is not the key's.
         """
-        name, public = _parse_key(text.split("+", 2), where)
-        key = cls(name=name, public=public)
-        if str(key) != text:
-            raise KeyFileError("a key whose hash is not its own", where=where)
-        return key
+        name, public = _FORM.parse(text, where=where)
+        return cls(name=name, public=public)
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.id.hex()}+{encode_base64(bytes([ED25519]) + self.public)}"
+        return _FORM.text(self.name, self.public)
 
     def verify(self, signature: bytes, message: bytes) -> bool:
         """Whether this is the key's signature of the message (RFC 8032 section 5.1.7)."""
@@ -167,7 +243,7 @@ class SigningKey:
     seed: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        _check_key(self.name, self.seed)
+        check_key(self.name, self.seed)
 
     @classmethod
     def generate(cls, name: str) -> SigningKey:
@@ -182,26 +258,17 @@ class SigningKey:
             KeyFileError: Not of this form, of another signature type, or the hash is not the key's. The
                 error never repeats the text.
         """
-        words = text.split("+", 4)
-        if words[:2] != ["PRIVATE", "KEY"]:
-            raise KeyFileError("not a signing key; it would begin with PRIVATE+KEY+", where=where)
-        name, seed = _parse_key(words[2:], where)
-        key = cls(name=name, seed=seed)
-        if key.encode() != text:
-            raise KeyFileError("a key whose hash is not its own", where=where)
-        return key
+        name, seed = _FORM.parse_secret(text, where=where)
+        return cls(name=name, seed=seed)
 
     def encode(self) -> str:
         """The key as text. It holds the secret."""
-        verification_key = self.verification_key
-        secret = encode_base64(bytes([ED25519]) + self.seed)
-        return f"PRIVATE+KEY+{self.name}+{verification_key.id.hex()}+{secret}"
+        return _FORM.secret_text(self.name, self.seed)
 
     @property
     def verification_key(self) -> VerificationKey:
         """The public half."""
-        public = Ed25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
-        return VerificationKey(name=self.name, public=public)
+        return VerificationKey(name=self.name, public=_public_of(self.seed))
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature of a message (RFC 8032 section 5.1.6)."""
@@ -329,23 +396,8 @@ def _parse_signature(line: str, where: str) -> NoteSignature:
     return NoteSignature(name=name, key_id=data[:_ID_BYTES], signature=data[_ID_BYTES:])
 
 
-def _parse_key(words: Sequence[str], where: str) -> tuple[str, bytes]:
-    """The name and the 32 bytes from the last three parts of a key's text; the hash is the caller's."""
-    if len(words) != 3 or not _KEY_HASH.fullmatch(words[1]):
-        raise KeyFileError("a key that is not name+hash+base64", where=where)
-    if fault := name_fault(words[0]):
-        raise KeyFileError(fault, where=where)
-    data = decode_base64(words[2], where=where, kind=KeyFileError)
-    if len(data) != 1 + _KEY_BYTES or data[0] != ED25519:
-        raise KeyFileError("a key that is not Ed25519 (type 1, 32 bytes)", where=where)
-    return words[0], data[1:]
-
-
-def _check_key(name: str, key: bytes) -> None:
-    if fault := name_fault(name):
-        raise KeyFileError(fault, where="key name")
-    if len(key) != _KEY_BYTES:
-        raise KeyFileError(f"an Ed25519 key of {len(key)} bytes, not {_KEY_BYTES}", where=f"key {name}")
+def _public_of(seed: bytes) -> bytes:
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 
 def _refuse(message: str, where: str) -> NoReturn:

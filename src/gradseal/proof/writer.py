@@ -10,7 +10,7 @@ checkpoint again. Format: docs/spec/bundle.md, section 1; docs/spec/log.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gradseal.errors import MalformedBundle, MissingFile, RecordError
 from gradseal.proof.checkpoint import Checkpoint
@@ -18,8 +18,11 @@ from gradseal.proof.entries import Entry, seal_of, state_root
 from gradseal.proof.files import CHECKPOINT, WEIGHTS, Files, blob_path, opening_path
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.merkle import Tree, leaf_hash
-from gradseal.proof.note import Signer, sign_note
+from gradseal.proof.note import Note, Signer, open_note, sign_note
 from gradseal.proof.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, encode_entries, entries_path, tile_bytes
+
+_MOST_AT_ONCE = 8
+"""The most entries that a recording publishes under one checkpoint."""
 
 
 class BlobWriter:
@@ -88,6 +91,8 @@ class BundleWriter:
         self._tree = Tree()
         self._tail: list[bytes] = []
         self._published = 0
+        self._unpublished: list[bytes] = []
+        self._told: Callable[[Note, Sequence[bytes]], None] = lambda note, leaves: None
         self._partial: set[str] = set()
         self._append(manifest.encode())
 
@@ -106,10 +111,15 @@ class BundleWriter:
         if (checkpoint.origin, checkpoint.size, checkpoint.root) != (self._origin, tree.size, tree.root()):
             raise RecordError("the entries are not those that the checkpoint covers", where=CHECKPOINT)
         self._tree, self._published = tree, tree.size
+        self._unpublished.clear()
         self._tail = list(entries[-(tree.size % TILE_WIDTH or TILE_WIDTH) :])
         # Whoever stopped may have left partial tiles of the checkpoint before, or of one that never came.
-        for size in range(max(1, tree.size - 2), tree.size + 3):
+        for size in range(max(1, tree.size - _MOST_AT_ONCE), tree.size + _MOST_AT_ONCE + 1):
             self._partial.update(_partial_paths(size))
+
+    def tell(self, told: Callable[[Note, Sequence[bytes]], None]) -> None:
+        """Has every checkpoint told, once it is published: the note, and the leaf hashes new in it."""
+        self._told = told
 
     @property
     def files(self) -> Files:
@@ -150,8 +160,11 @@ class BundleWriter:
                 content = tile_bytes(self._tree, tile.level, tile.index, tile.width)
                 self._write_tile(tile.path, tile.width, content)
         checkpoint = Checkpoint(origin=self._origin, size=size, root=self._tree.root())
-        self._files.write(CHECKPOINT, sign_note(checkpoint.text(), [self._signer]))
+        note = sign_note(checkpoint.text(), [self._signer])
+        self._files.write(CHECKPOINT, note)
         self._published = size
+        leaves, self._unpublished = self._unpublished, []
+        self._told(open_note(note, where=CHECKPOINT), leaves)
         for path in sorted(self._partial - current):
             self._files.delete(path)
             self._partial.discard(path)
@@ -163,7 +176,8 @@ class BundleWriter:
             self._write_entries()
             self._tail.clear()
         self._tail.append(data)
-        return self._tree.append_entry(data)
+        self._unpublished.append(leaf_hash(data))
+        return self._tree.append(self._unpublished[-1])
 
     def _write_entries(self) -> str:
         index = (self._tree.size - len(self._tail)) // TILE_WIDTH

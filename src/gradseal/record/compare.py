@@ -56,7 +56,7 @@ def compare_with_eager(
         ) from e
     parameters = dict(model.named_parameters())
     trained = {name: parameters[name] for name in stepper.program.trained()}
-    with seeded(stepper.seed, 0):
+    with seeded(stepper.seeds.of_step(0), 0):
         value = loss(model, schema.unflatten([leaf.clone() for leaf in batch]))
         gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
             value, list(trained.values()), allow_unused=True

@@ -6,6 +6,7 @@ Whatever could not be planned is refused here, by the name of the argument.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradseal.errors import CaptureError
+from gradseal.precede.beacons import Beacon
 from gradseal.program.batches import RULE
 from gradseal.program.capture import Loss
 from gradseal.program.capture_schedule import capture_schedule
@@ -21,6 +23,7 @@ from gradseal.program.clipping import ClipNorm
 from gradseal.program.optimizers import Optimizer
 from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
 from gradseal.program.schedule import Schedule
+from gradseal.program.seeds import Seeds, Stretch
 from gradseal.proof.manifest import (
     MAX_ACCUMULATED,
     MAX_SEGMENT_STEPS,
@@ -42,7 +45,7 @@ class Request:
     batch_size: int
     steps: int
     every: int
-    seed: bytes
+    seed: Seed | Beacon
     shuffle: bool
     drop_last: bool
     accumulate: int = 1
@@ -75,18 +78,20 @@ class Request:
             if value > limit:
                 raise CaptureError(f"{value} {what}, over the limit of {limit}", where=name)
 
-    def order(self, samples: int, seed: bytes = bytes(32)) -> Order:
-        """The order of so many samples; without the run's seed, for what does not depend on it."""
+    def order(self, samples: int, seeds: Seeds | None = None) -> Order:
+        """The order of so many samples; without the run's seeds, for what does not depend on them."""
+        stretch = Stretch(first_segment=0, seed=bytes(32))
         return Order(
             rule=SHUFFLED if self.shuffle else SEQUENTIAL,
             samples=samples,
             batch_size=self.batch_size,
             drop_last=self.drop_last,
-            seed=seed,
+            seeds=seeds or Seeds(every=self.every, accumulate=self.accumulate, stretches=[stretch]),
         )
 
     def plan(self) -> Plan:
-        """The plan for the manifest."""
+        """The plan for the manifest; a beacon's slots begin as soon from now on as they may."""
+        seed = self.seed.plan(time.time()).to_seed() if isinstance(self.seed, Beacon) else self.seed
         return Plan(
             steps=self.steps,
             every=self.every,
@@ -95,7 +100,7 @@ class Request:
             drop_last=self.drop_last,
             order=SHUFFLED if self.shuffle else SEQUENTIAL,
             collation=RULE,
-            seed=Seed(source="declared", value=self.seed),
+            seed=seed,
         )
 
     def batch_loss(self) -> Loss:

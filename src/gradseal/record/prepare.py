@@ -1,9 +1,10 @@
 """Everything that is fixed before step 0, in the order in which it is fixed.
 
-Captures the program, before anything is written; commits to the data, finds where every tensor comes from,
-and makes the manifest, once its readers would take it and what it names. Only then, since the seed is bound
-to the manifest, are state zero and the constants filled. Last, the captured graph is run once beside the
-user's own forward and backward pass: they must agree to the bit before anything is sealed.
+`fix` captures the program, before anything is written; commits to the data, finds where every tensor comes
+from, and makes the manifest, once its readers would take it and what it names. Only then, since seeds are
+bound to the manifest, are state zero and the constants filled: `Fixed.seeded`, which may be called again once
+other seeds are known. Last, `Fixed.compare` runs the captured graph once beside the user's own forward and
+backward pass: they must agree to the bit before anything is sealed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from gradseal.errors import CaptureError, MalformedBundle, UnknownKind
+from gradseal.precede.slots import one_seed
 from gradseal.program.batches import schema_of
 from gradseal.program.capture import check_model
 from gradseal.program.capture_optimizer import capture_optimizer
@@ -26,10 +28,11 @@ from gradseal.program.program import Program
 from gradseal.program.randomness import run_seed
 from gradseal.program.release import Release
 from gradseal.program.samples import SampleSchema
+from gradseal.program.seeds import Seeds
 from gradseal.program.sources import Initialisation
 from gradseal.program.step import Stepper
 from gradseal.proof.fields import Fields
-from gradseal.proof.manifest import Manifest
+from gradseal.proof.manifest import DeclaredSeed, Manifest
 from gradseal.proof.note import Signer
 from gradseal.proof.writer import BlobWriter
 from gradseal.record.compare import compare_with_eager
@@ -50,6 +53,7 @@ class Prepared:
         environment: The environment of this process.
         live: The state, in the user's model and optimizer.
         data: The committed samples.
+        seeds: The run's seeds, as far as they are known.
         order: Which samples each batch holds.
         stepper: Takes the steps.
         reached: The parameters that the loss reaches.
@@ -61,6 +65,7 @@ class Prepared:
     environment: Environment
     live: LiveState
     data: CommittedData
+    seeds: Seeds
     order: Order
     stepper: Stepper
     reached: frozenset[str]
@@ -68,14 +73,88 @@ class Prepared:
     watched: tuple[torch.Tensor, ...]
 
 
-def prepare(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fixed:
+    """What is fixed before step 0, whatever the seeds.
+
+    Args:
+        request: What the user asked for.
+        manifest: Names all of it.
+        environment: The environment of this process.
+        live: The state, in the user's model and optimizer.
+        data: The committed samples.
+        program: What a step computes.
+        graphs: Its graphs and the constants that they read.
+        initialisation: Where state zero and the constants come from.
+        release: Which tensors are released at the end.
+    """
+
+    request: Request
+    manifest: Manifest
+    environment: Environment
+    live: LiveState
+    data: CommittedData
+    program: Program
+    graphs: Graphs
+    initialisation: Initialisation
+    release: Release
+
+    def declared(self) -> Seeds:
+        """The seeds of a run whose seed is declared; with a beacon's, seeds to try the program with."""
+        plan = self.manifest.plan
+        if isinstance(plan.seed, DeclaredSeed):
+            return one_seed(plan, run_seed(plan.seed.value, self.manifest.digest()))
+        return one_seed(plan)
+
+    def seeded(self, seeds: Seeds) -> Prepared:
+        """Fills state zero and the constants, in place."""
+        fill_state(self.live, self.initialisation, seeds.initial)
+        fill_constants(self.program, self.graphs, self.initialisation, seeds.initial)
+        # Copies: the user's own tensors may change, which the record must notice and not follow.
+        own = [constant.clone() for constant in self.graphs.constants]
+        interpreters = {
+            size: Interpreter(graph, own, self.live.device, guarded=False)
+            for size, graph in self.graphs.by_size.items()
+        }
+        return Prepared(
+            manifest=self.manifest,
+            environment=self.environment,
+            live=self.live,
+            data=self.data,
+            seeds=seeds,
+            order=self.request.order(self.manifest.data.samples, seeds),
+            stepper=Stepper(program=self.program, interpreters=interpreters, seeds=seeds),
+            reached=self.graphs.reached,
+            release=self.release,
+            watched=self.graphs.watched,
+        )
+
+    def compare(self, prepared: Prepared) -> None:
+        """Runs the first batch beside the user's own computation.
+
+        Raises:
+            CaptureError: The captured program cannot be run.
+            RecordError: They differ.
+        """
+        compare_with_eager(
+            self.request.model,
+            self.request.batch_loss(),
+            live=self.live,
+            stepper=prepared.stepper,
+            schema=self.data.schema,
+            batch=self.data.batch(prepared.order.indices(0), self.live.device),
+        )
+        return_freed_memory()
+
+
+def fix(
     request: Request,
     signer: Signer,
     blobs: BlobWriter,
     progress: Callable[[int, int], None],
     known: Initialisation | None = None,
-) -> Prepared:
-    """Fixes everything that is fixed before step 0, and fills state zero.
+) -> Fixed:
+    """Fixes everything that is fixed before step 0.
 
     Args:
         request: What the user asked for.
@@ -86,7 +165,6 @@ def prepare(
 
     Raises:
         CaptureError: Something cannot be recorded; names it.
-        RecordError: The captured graph and the user's own computation differ.
     """
     check_recordable()
     dataset = dataset_of(
@@ -123,36 +201,17 @@ def prepare(
         release=blobs.put(release.encode()),
     )
     _check_readable(manifest, program, graphs, initialisation=initialisation, release=release, schema=schema)
-    seed = run_seed(request.seed, manifest.digest())
-    fill_state(live, initialisation, seed)
-    fill_constants(program, graphs, initialisation, seed)
-    # Copies: the user's own tensors may change, which the record must notice and not follow.
-    own = [constant.clone() for constant in graphs.constants]
-    interpreters = {
-        size: Interpreter(graph, own, live.device, guarded=False) for size, graph in graphs.by_size.items()
-    }
-    prepared = Prepared(
+    return Fixed(
+        request=request,
         manifest=manifest,
         environment=environment,
         live=live,
         data=data,
-        order=request.order(len(dataset), seed),
-        stepper=Stepper(program=program, interpreters=interpreters, seed=seed),
-        reached=graphs.reached,
+        program=program,
+        graphs=graphs,
+        initialisation=initialisation,
         release=release,
-        watched=graphs.watched,
     )
-    first = data.batch(prepared.order.indices(0), live.device)
-    compare_with_eager(
-        request.model,
-        request.batch_loss(),
-        live=live,
-        stepper=prepared.stepper,
-        schema=schema,
-        batch=first,
-    )
-    return_freed_memory()
-    return prepared
 
 
 def _released_names(model: nn.Module) -> dict[str, str]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,21 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradseal.errors import RecordError
+from gradseal.precede.beacons import Beacon
+from gradseal.precede.hosts import Hosts
+from gradseal.precede.timestamps import TimeStamper
+from gradseal.precede.witnesses import WitnessAddress
 from gradseal.program.capture import Loss
+from gradseal.proof.manifest import BeaconSeed, DeclaredSeed, Seed
 from gradseal.proof.note import Signer
 from gradseal.proof.writer import BlobWriter, BundleWriter
 from gradseal.record.keys import load_signer
 from gradseal.record.plan import Request
-from gradseal.record.prepare import prepare
+from gradseal.record.prepare import fix
 from gradseal.record.progress import Progress
 from gradseal.record.resume import Interrupted, find_interrupted
 from gradseal.record.run import Run
+from gradseal.record.timekeeping import Timekeeping
 from gradseal.store.files import FsspecFiles
 
 
@@ -43,6 +50,9 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     clip: float | None = None,
     accumulate: int = 1,
     seed: int | bytes | None = None,
+    beacon: Beacon | None = None,
+    witnesses: Sequence[WitnessAddress] = (),
+    timestamps: Sequence[TimeStamper] = (),
     shuffle: bool = True,
     drop_last: bool = False,
     resume: bool = False,
@@ -73,6 +83,11 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
             by their number, and the gradients are added up in order.
         seed: 32 bytes, or a number below 2**256; drawn afresh where not given. It is shown as chosen by the
             owner.
+        beacon: Where seeds come from instead, slot after slot, so that a verifier learns before when nothing
+            can have been made. The manifest is sealed and anchored first; the recording waits for slot 0.
+        witnesses: Who is asked to cosign the log's checkpoints.
+        timestamps: Who is asked to time-stamp them, besides. Anchors are asked for behind the training's
+            back; a host that is away becomes a gap in the log.
         shuffle: Whether each epoch has its own random order.
         drop_last: Whether an epoch's incomplete last batch is dropped.
         resume: Go on with what is at `path` from its last sealed state. Begin, if there is nothing, or what a
@@ -86,6 +101,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
             be resumed is another run or none.
         StoreError: What is to be resumed cannot be read, or is damaged where it cannot be made again.
         KeyFileError: The key cannot be read.
+        AnchorError: No relay of the beacon's gives the first slot.
     """
     signer = load_signer(key)
     files = FsspecFiles(str(path))
@@ -96,6 +112,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
             advice="name another directory, remove what an earlier recording left there, or resume it",
         )
     interrupted = find_interrupted(files, signer.verification_key) if resume else None
+    hosts = Hosts(witnesses, timestamps) if witnesses or timestamps else None
     request = Request(
         model=model,
         optimizer=optimizer,
@@ -104,7 +121,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
         batch_size=batch_size,
         steps=steps,
         every=every,
-        seed=_seed_bytes(seed, interrupted),
+        seed=_seed(seed, beacon, interrupted),
         shuffle=shuffle,
         drop_last=drop_last,
         accumulate=accumulate,
@@ -116,27 +133,47 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     blobs = BlobWriter(files, resumed=resume)
     known = interrupted.initialisation(files) if interrupted else None
     try:
-        prepared = prepare(request, signer, blobs, shown.committed, known)
+        fixed = fix(request, signer, blobs, shown.committed, known)
         if interrupted and known:
-            interrupted.check_same(prepared.manifest)
+            interrupted.check_same(fixed.manifest)
             if not interrupted.closed:
-                interrupted.check_kept(files, prepared.live.layout, known)
+                interrupted.check_kept(files, fixed.live.layout, known)
+        prepared = fixed.seeded(interrupted.seeds() if interrupted else fixed.declared())
+        fixed.compare(prepared)
     except BaseException:
         blobs.discard()
         raise
     finally:
         shown.end()
-    writer = BundleWriter(blobs, signer, prepared.manifest)
+    writer = BundleWriter(blobs, signer, fixed.manifest)
     if interrupted:
         writer.catch_up(interrupted.checkpoint, interrupted.entries)
-    return Run(request, prepared, writer, shown, interrupted)
+    time = Timekeeping(writer, fixed.manifest, beacon, hosts, interrupted=interrupted)
+    try:
+        if beacon and not interrupted:
+            prepared = fixed.seeded(time.seeds())
+        return Run(request, prepared, writer, progress=shown, interrupted=interrupted, time=time)
+    except BaseException:
+        time.stop()
+        raise
 
 
-def _seed_bytes(seed: int | bytes | None, interrupted: Interrupted | None) -> bytes:
+def _seed(seed: int | bytes | None, beacon: Beacon | None, interrupted: Interrupted | None) -> Seed | Beacon:
+    if beacon is not None and seed is not None:
+        raise RecordError("both a seed and a beacon to draw from", where="seed", advice="give one of them")
+    if interrupted and seed is None:
+        known = interrupted.manifest.plan.seed
+        if isinstance(known, BeaconSeed) and beacon is None:
+            raise RecordError(
+                "the recording draws from a beacon, and no beacon was given to go on with", where="beacon"
+            )
+        return known
+    if beacon is not None:
+        return beacon
     if seed is None:
-        return interrupted.manifest.plan.seed.value if interrupted else secrets.token_bytes(32)
+        return DeclaredSeed(value=secrets.token_bytes(32))
     if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 1 << 256:
-        return seed.to_bytes(32, "big")
+        return DeclaredSeed(value=seed.to_bytes(32, "big"))
     if isinstance(seed, bytes) and len(seed) == 32:
-        return seed
+        return DeclaredSeed(value=seed)
     raise RecordError("a seed is 32 bytes or a number from 0 to 2**256 - 1", where="seed")

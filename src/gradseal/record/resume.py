@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import torch
 
 from gradseal.errors import CorruptBlob, MissingFile, RecordError, naming
+from gradseal.precede.log import Log, read_log
 from gradseal.program.memory import from_bytes
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
+from gradseal.program.seeds import Seeds
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
 from gradseal.program.sources import Given, Initialisation
 from gradseal.program.tensors import TensorSpec
@@ -28,10 +30,6 @@ from gradseal.proof.canonical import Json, decode
 from gradseal.proof.checkpoint import Checkpoint
 from gradseal.proof.entries import (
     MAX_LOSSES_BYTES,
-    Close,
-    Initial,
-    Segment,
-    entry_from_bytes,
     seal_of,
     state_root,
 )
@@ -41,8 +39,10 @@ from gradseal.proof.note import MAX_NOTE_BYTES, VerificationKey
 from gradseal.proof.tiles import MAX_ENTRY_BYTES, Tile, entries_path
 from gradseal.store.files import FsspecFiles
 
-# What a recording writes before its first checkpoint, which covers the manifest and state zero.
-_FIRST_TILES = (entries_path(0, 2), Tile(level=0, index=0, width=2).path)
+# What a recording writes before its first checkpoint: the manifest alone, or with state zero.
+_FIRST_TILES = tuple(
+    path for width in (1, 2) for path in (entries_path(0, width), Tile(level=0, index=0, width=width).path)
+)
 _FIRST_BLOBS = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}|openings/[0-9a-f]{64}")
 _STAGED = re.compile(r"(.*/)?\.([^/]+)\.[0-9a-f]+")
 _BEHIND = {
@@ -62,22 +62,30 @@ class Interrupted:
         manifest: Entry 0.
         checkpoint: What was published last.
         entries: Every raw entry that it covers.
-        seals: The seal of every state, state zero first.
-        losses: The digest of every sealed segment's losses.
-        closed: Whether the run is complete.
+        log: The same, typed.
     """
 
     manifest: Manifest
     checkpoint: Checkpoint
     entries: tuple[bytes, ...]
-    seals: tuple[bytes, ...]
-    losses: tuple[bytes, ...]
-    closed: bool
+    log: Log
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run is complete."""
+        return self.log.close is not None
 
     @property
     def segments(self) -> int:
         """How many segments are sealed."""
-        return len(self.losses)
+        return len(self.log.segments)
+
+    def seeds(self) -> Seeds:
+        """The seeds of its segments, and of what follows until another slot begins."""
+        seeds = self.log.seeds()
+        if seeds is None:  # a log with a state zero has one
+            raise RecordError("has no slot", where=CHECKPOINT)
+        return seeds
 
     def initialisation(self, files: Files) -> Initialisation:
         """Where the run's state zero came from."""
@@ -115,7 +123,7 @@ class Interrupted:
         Raises:
             CorruptBlob, MissingFile, MalformedBundle: A part of it is altered or not there.
         """
-        digests = self._opening(files, self.seals[-1], len(layout))
+        digests = self._opening(files, self.log.seals[-1], len(layout))
         return {
             spec.name: from_bytes(
                 read_blob(files, digest, spec.size_bytes), spec.dtype, spec.shape, device, where=spec.name
@@ -133,10 +141,10 @@ class Interrupted:
             if isinstance(source, Given):
                 with naming(f"state zero: {spec.name}"):
                     check_blob(files, source.digest, spec.size_bytes)
-        for number, losses in enumerate(self.losses):
-            with naming(f"losses of segment {number}"):
-                check_blob(files, losses, MAX_LOSSES_BYTES)
-        for seal in dict.fromkeys(self.seals):
+        for segment in self.log.segments:
+            with naming(f"losses of segment {segment.index}"):
+                check_blob(files, segment.losses, MAX_LOSSES_BYTES)
+        for seal in dict.fromkeys(self.log.seals):
             self._opening(files, seal, len(layout))
 
     def _opening(self, files: Files, seal: bytes, tensors: int) -> tuple[bytes, ...]:
@@ -168,19 +176,8 @@ def find_interrupted(files: FsspecFiles, owner: VerificationKey) -> Interrupted 
     manifest = Manifest.decode(entries[0])
     if manifest.owner != owner or bundle.checkpoint.origin != manifest.origin:
         raise RecordError("is not the log of this owner and manifest", where=CHECKPOINT)
-    seals: list[bytes] = []
-    losses: list[bytes] = []
-    closed = False
-    for index, data in enumerate(entries[1:], start=1):
-        match entry_from_bytes(data, where=f"entry {index}"):
-            case Initial(seal=seal):
-                seals.append(seal)
-            case Segment(seal=seal, losses=digest):
-                seals.append(seal)
-                losses.append(digest)
-            case Close():
-                closed = True
-    if not seals:
+    log = read_log(manifest, entries)
+    if not log.seals:
         # What was given may differ in each process, so state zero cannot be sealed by another.
         raise RecordError(
             "has no sealed state, and its state zero cannot be made again",
@@ -191,9 +188,7 @@ def find_interrupted(files: FsspecFiles, owner: VerificationKey) -> Interrupted 
         manifest=manifest,
         checkpoint=bundle.checkpoint,
         entries=tuple(entries),
-        seals=tuple(seals),
-        losses=tuple(losses),
-        closed=closed,
+        log=log,
     )
 
 

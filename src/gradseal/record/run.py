@@ -13,15 +13,18 @@ import functools
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NoReturn
 
 import torch
 
 from gradseal.errors import RecordError
+from gradseal.program.capture_optimizer import set_hyperparameter
 from gradseal.program.memory import weights_file
 from gradseal.program.native import seeded
 from gradseal.proof.writer import BundleWriter
+from gradseal.record.amending import amended_program
 from gradseal.record.batch import Batch, batch_of_step
 from gradseal.record.live import differing, largest_difference, same_bits
 from gradseal.record.plan import Request
@@ -30,6 +33,7 @@ from gradseal.record.progress import Progress
 from gradseal.record.resume import Interrupted
 from gradseal.record.sealing import Sealing
 from gradseal.record.spare import return_freed_memory
+from gradseal.record.timekeeping import Timekeeping
 from gradseal.record.watch import Watch, listed
 
 
@@ -46,10 +50,15 @@ class Run:
         request: Request,
         prepared: Prepared,
         writer: BundleWriter,
+        *,
         progress: Progress,
         interrupted: Interrupted | None,
+        time: Timekeeping,
     ) -> None:
         self._prepared = prepared
+        self._time = time
+        self._stepper = prepared.stepper
+        self._optimizer = request.optimizer
         self._live = prepared.live
         self._sealing = Sealing(writer, prepared.live.layout)
         self._progress = progress
@@ -68,7 +77,7 @@ class Run:
             self._live.load(state, self._step)
             self._closed = interrupted.closed
         else:
-            self._sealing.initial(self._live.tensors())
+            self._sealing.initial(self._live.tensors(), time.entries())
         self._checked_step = self._draw_checked_step(self._step // self._plan.every)
         self._watch = Watch(
             request.model,
@@ -78,6 +87,8 @@ class Run:
             environment=prepared.environment,
             schedule=prepared.stepper.program.schedule,
         )
+        if not self._closed:
+            time.start(prepared.seeds)
 
     @property
     def steps(self) -> int:
@@ -116,6 +127,7 @@ class Run:
                 )
         finally:
             self._sealing.stop()
+            self._time.stop()
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of the steps still to be done, in the committed order."""
@@ -124,16 +136,59 @@ class Run:
                 "the run was not entered, so it could not be closed", "with gradseal.record(…) as run:"
             )
         order, per_step = self._prepared.order, self._plan.accumulate
-        schema, seed = self._prepared.data.schema, self._prepared.stepper.seed
-        numbers = range(self._step * per_step, self._plan.steps * per_step)
-        with closing(self._prepared.data.stream(map(order.indices, numbers), self._live.device)) as batches:
-            while self._step < self._plan.steps:
-                step = self._step
-                leaves = [next(batches) for _ in range(per_step)]
-                self._batch = batch_of_step(schema, leaves, seed, step)
-                yield self._batch.given
-                if self._step == step:
-                    self._stop("a batch was taken and not trained on; call run.step(batch) once for each")
+        if self._step < self._plan.steps:
+            self._begin_segment()
+        while self._step < self._plan.steps:
+            numbers = range(self._step * per_step, self._plan.steps * per_step)
+            # What was read ahead is in an order that another seed ends.
+            with closing(
+                self._prepared.data.stream(map(order.indices, numbers), self._live.device)
+            ) as batches:
+                yield from self._until_another_seed(batches)
+
+    def _until_another_seed(self, batches: Iterator[list[torch.Tensor]]) -> Iterator[Any]:
+        """The batches up to the end, or to a segment that draws from another seed."""
+        schema = self._prepared.data.schema
+        while self._step < self._plan.steps:
+            step = self._step
+            leaves = [next(batches) for _ in range(self._plan.accumulate)]
+            self._batch = batch_of_step(schema, leaves, self._prepared.seeds.of_step(step), step)
+            yield self._batch.given
+            if self._step == step:
+                self._stop("a batch was taken and not trained on; call run.step(batch) once for each")
+            if self._step % self._plan.every == 0 and self._step < self._plan.steps and self._begin_segment():
+                return
+
+    def _begin_segment(self) -> bool:
+        """A segment begins; returns whether it draws from another seed than the one before."""
+        begun = self._time.begin_segment(self._step // self._plan.every)
+        if begun.amended is not None:
+            self._stepper = replace(self._stepper, program=begun.amended.program)
+            for (group, field), value in begun.amended.settings.items():
+                set_hyperparameter(self._optimizer, group, field, value)
+            self._watch.note_settings()
+        return begun.seed
+
+    def amend(self, *, group: int | None = None, clip: float | None = None, **settings: float) -> int:
+        """Changes the program from a later slot on: hyperparameters by the optimizer's names, and clipping.
+
+        The change is sealed and anchored before the seed from which it is in force is known, so that nobody
+        can say it was chosen for what comes out. Segments that it touches are always replayed.
+
+        Args:
+            group: The number of the parameter group that is meant; all if not given.
+            clip: The largest norm of all gradients together, from then on.
+            settings: The new values, such as `lr=0.01`.
+
+        Returns:
+            The slot from which it is in force.
+
+        Raises:
+            RecordError: The seed is declared, a setting cannot be amended, or an amendment waits already.
+        """
+        program = self._stepper.program
+        changed, values = amended_program(program, group=group, clip=clip, settings=settings)
+        return self._time.amend(changed, values)
 
     def step(self, batch: Any) -> torch.Tensor:
         """Does the step on `batch`, which must be the one just taken from the run.
@@ -146,7 +201,7 @@ class Run:
         """
         with self._ending_on_errors():
             taken = self._begin(batch)
-            loss = self._prepared.stepper.take(self._live.tensors(), taken.leaves, step=self._step)
+            loss = self._stepper.take(self._live.tensors(), taken.leaves, step=self._step)
             self._live.install_kept(self._prepared.reached, self._step + 1)
             self._told = False
             self._finish(float(loss))
@@ -178,7 +233,7 @@ class Run:
                 self._live.let_go()
                 if checked:
                     return_freed_memory()
-                with seeded(self._prepared.stepper.seed, self._step), taken.in_step():
+                with seeded(self._prepared.seeds.of_step(self._step), self._step), taken.in_step():
                     loss: object = train_step(batch, *args, **kwargs)
                 if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
                     self._stop("the wrapped step must return its loss, a scalar tensor")
@@ -226,7 +281,9 @@ class Run:
         self._watch.check_environment(self._step)
         self._live.check_unreplaced()
         self._tell_optimizer()
-        self._sealing.segment(index, self._plan.steps_of(index), self._losses, self._live.tensors())
+        self._sealing.segment(
+            index, self._plan.steps_of(index), self._losses, self._live.tensors(), self._time.entries()
+        )
         if self._step == self._plan.steps:
             self._sealing.wait()
         self._losses.clear()
@@ -253,12 +310,13 @@ class Run:
             return
         state = self._live.tensors()
         released = {name: state[behind] for name, behind in self._prepared.release.tensors.items()}
-        self._sealing.close(self._plan.segments, lambda: weights_file(released))
+        self._sealing.close(self._plan.segments, lambda: weights_file(released), self._time.entries())
         self._closed = True
+        self._time.close()
 
     def _run_again(self, before: dict[str, torch.Tensor], taken: Batch, loss: torch.Tensor) -> None:
         """Runs the step just done from the graph, and stops the recording if a bit differs."""
-        own = self._prepared.stepper.take(before, taken.leaves, step=self._step)
+        own = self._stepper.take(before, taken.leaves, step=self._step)
         return_freed_memory()
         after = self._live.tensors()
         wrong = differing(after, before)

@@ -15,7 +15,7 @@ import torch
 
 from gradseal.program.memory import view_of
 from gradseal.program.tensors import TensorSpec
-from gradseal.proof.entries import Close, Initial, Segment, encode_losses
+from gradseal.proof.entries import Close, Entry, Initial, Segment, encode_losses
 from gradseal.proof.writer import BundleWriter
 from gradseal.record.spare import Spare
 
@@ -34,13 +34,20 @@ class Sealing:
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
-    def initial(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Seals and publishes state zero; returns once it is durable."""
+    def initial(self, state: Mapping[str, torch.Tensor], before: Sequence[Entry] = ()) -> None:
+        """Seals and publishes state zero, behind these entries; returns once it is durable."""
+        for entry in before:
+            self._writer.append(entry)
         self._writer.append(Initial(seal=self._seal(state.values())))
         self._writer.publish()
 
     def segment(
-        self, index: int, steps: range, losses: Sequence[float], state: Mapping[str, torch.Tensor]
+        self,
+        index: int,
+        steps: range,
+        losses: Sequence[float],
+        state: Mapping[str, torch.Tensor],
+        before: Sequence[Entry] = (),
     ) -> None:
         """Seals the state at a segment's end, later; waits for the seal before it.
 
@@ -49,15 +56,18 @@ class Sealing:
             steps: Its steps.
             losses: Their losses.
             state: Every tensor in the layout's order; copied before this returns.
+            before: The entries that come before it: slots, gaps, amendments.
 
         Raises:
             StoreError: An earlier state could not be stored.
         """
         self.wait()
-        copied, said = self._spare.copy_of(state), list(losses)
+        copied, said, first = self._spare.copy_of(state), list(losses), list(before)
 
         def write() -> None:
             named = self._writer.put(encode_losses(said))
+            for entry in first:
+                self._writer.append(entry)
             self._writer.append(
                 Segment(
                     index=index,
@@ -85,15 +95,18 @@ class Sealing:
         self.wait()
         return self._spare.copy_of(state)
 
-    def close(self, segments: int, weights: Callable[[], bytes]) -> None:
+    def close(self, segments: int, weights: Callable[[], bytes], before: Sequence[Entry] = ()) -> None:
         """Stores the released weights and closes the log; returns once it is durable.
 
         Args:
             segments: How many segments the run had.
             weights: Makes the released file, once there is no copy of the state any more.
+            before: The entries that come before it: gaps.
         """
         self.wait()
         self._spare.give_back()
+        for entry in before:
+            self._writer.append(entry)
         self._writer.append(Close(segments=segments, weights=self._writer.release(weights())))
         self._writer.publish()
 

@@ -61,6 +61,10 @@ class Watch:
         """Takes the state as it is now for what the next step begins with."""
         self._expected = self._live.fingerprints()
 
+    def note_settings(self) -> None:
+        """Takes the settings as they are now for what the next step begins with."""
+        self._settings = self._live.settings()
+
     def check_state(self, step: int) -> None:
         """Refuses a state that is not the noted one, or of which a tensor was replaced.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gradseal.report.times import lasting
 from gradseal.verify.policy import Policy, Replay
 from gradseal.verify.verdict import Verdict
 
@@ -15,7 +16,10 @@ _REPLAYED = {
     Replay.SAMPLE: "the first, the last, and a random sample of the others",
     Replay.ALL: "all",
 }
-_SEED_SOURCES = {"declared": "declared: the owner's own choice"}
+_SEED_SOURCES = {
+    "declared": "declared: the owner's own choice",
+    "beacon": "beacon: rounds of public randomness, one slot after the other",
+}
 _DIGESTS = ("program", "initialisation", "release", "weights")
 
 
@@ -81,8 +85,7 @@ def _plan(record: Mapping[str, Any], verdict: Verdict) -> Facts:
         "batches": f"of {plan['batch_size']:,} samples, order {plan['order']}, {plan['collation']}"
         + (f", {plan['accumulate']:,} to a step" if plan.get("accumulate", 1) != 1 else ""),
         "seed's source": _SEED_SOURCES.get(record["seed"]["source"], record["seed"]["source"]),
-        "seed": record["seed"]["value"],
-    }
+    } | _seed(record["seed"])
     if "parameters" in record:
         tensors, numbers = record["parameters"]["tensors"], record["parameters"]["numbers"]
         said["parameters"] = f"{numbers:,} numbers in {tensors:,} tensors"
@@ -91,6 +94,19 @@ def _plan(record: Mapping[str, Any], verdict: Verdict) -> Facts:
             f"{number(segments.path_length)} long in all, {number(segments.distance)} from start to end"
         )
     return said
+
+
+def _seed(seed: Mapping[str, Any]) -> Facts:
+    if seed["source"] == "declared":
+        return {"seed": seed["value"]}
+    chains = [
+        f"{str(one['chain'].get('hash', ''))[:64]} from round {one['first_round']:,} on"
+        for one in seed["chains"]
+    ]
+    return {
+        "slots": f"each {lasting(seed['cadence_seconds'])} long",
+        "beacon chain" if len(chains) == 1 else "beacon chains, combined": "; ".join(chains),
+    }
 
 
 def _environment(environment: Mapping[str, Any]) -> Facts:

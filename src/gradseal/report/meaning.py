@@ -14,7 +14,8 @@ from gradseal.verify.verdict import Check, ClaimName, Outcome, Result, Status, V
 
 CLAIM_MEANING: Mapping[ClaimName, str] = {
     ClaimName.INTEGRITY: "Is the record whole, unaltered, and signed with the key that the verifier holds?",
-    ClaimName.PRECEDENCE: "When was the record made? This version cannot show it.",
+    ClaimName.PRECEDENCE: "Between which times was the run made, by a beacon and by anchors that the "
+    "verifier trusts?",
     ClaimName.INITIALISATION: "Do the first weights follow by rule from the stated seed, rather than having "
     "been brought in?",
     ClaimName.DATA: "Did the training use the samples that were committed to, in the stated order?",

@@ -20,8 +20,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from gradseal.errors import StoreError
-from gradseal.report import facts, meaning, words
+from gradseal.report import facts, meaning, when, words
+from gradseal.report.drawing import Plot
 from gradseal.report.plots import plots_of
+from gradseal.report.timeline import timeline_of
 from gradseal.verify.verdict import Outcome, Verdict
 
 _MOST = 200
@@ -90,6 +92,10 @@ def render_page(
         found=_found(verdict),
         evidence=facts.evidence(verdict),
         stories=stories,
+        when=when.paragraphs(verdict.windows),
+        timeline=_timeline(verdict),
+        gaps=when.gaps_table(verdict.windows),
+        anchors=when.anchors_table(verdict.windows),
         plots=[(plot, Markup(plot.svg)) for plot in plots],  # of numbers and our own words
         segments=verdict.segments,
         rows=verdict.segments.rows if verdict.segments.count <= _MOST_ROWS else (),
@@ -119,6 +125,11 @@ def _template() -> Template:
 def _finalized(value: Any) -> Any:
     """Every value on its way into the page: text without characters that are not printed."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else words.printable(value)
+
+
+def _timeline(verdict: Verdict) -> tuple[Plot, Markup] | None:
+    plot = timeline_of(verdict.windows)
+    return (plot, Markup(plot.svg)) if plot else None  # of numbers and our own words
 
 
 def _claims(verdict: Verdict) -> list[dict[str, Any]]:

@@ -1,75 +1,25 @@
 """A run's segments as plots: loss by step, update length by segment, replay cost by segment.
 
-Each is an SVG element for a page of HTML: text stays text, colours are the page's own (light or dark), ids
-are unique in the page and the same for the same numbers, and nothing outside is referred to. Matplotlib,
-which takes a moment to load, is loaded when a plot is drawn; nothing of its global state is changed.
+Each is made for numbers of any size, or left out where there is none.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
+from gradseal.report.drawing import BAD, GOOD, SERIES, Plot, drawn
 from gradseal.verify.segments import SegmentRow, Segments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH, _HEIGHT = 420, 250
-_TEXT, _GRID, _LINE, _BAND, _EQUAL, _OTHER = (f"#0a0b0{i}" for i in range(6))
-_COLOURS = {
-    _TEXT: "currentColor",
-    _GRID: "var(--line)",
-    _LINE: "var(--series)",
-    _BAND: "var(--series)",
-    _EQUAL: "var(--good)",
-    _OTHER: "var(--bad)",
-}
 _LARGEST, _SMALLEST = 1e30, 1e-30
 _DOTS = 150
 _STRIP = 0.035
 _NAMED = 12
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "gradseal",
-    "font.size": 12,
-    "text.color": _TEXT,
-    "axes.labelcolor": _TEXT,
-    "axes.edgecolor": _GRID,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": _GRID,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _TEXT,
-    "ytick.labelcolor": _TEXT,
-    "figure.dpi": 72,
-    "savefig.transparent": True,
-}
-_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """One plot.
-
-    Args:
-        title: What it shows.
-        description: The same in numbers, for those who do not see it.
-        svg: The element; it names both.
-    """
-
-    title: str
-    description: str
-    svg: str
 
 
 def plots_of(segments: Segments) -> list[Plot]:
@@ -131,29 +81,16 @@ class _Drawing:
 
     def plot(self, said: str) -> Plot:
         """Draws it; `said` ends its description."""
-        from matplotlib import style
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-
-        with style.context(["default", _STYLE]):
-            figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), layout="constrained")
-            FigureCanvasSVG(figure)
-            self._draw(figure.subplots())
-            out = io.StringIO()
-            figure.savefig(out, format="svg", metadata=_NO_METADATA)
         described = " ".join(filter(None, (self._described(), said)))
-        return Plot(
-            title=self.title,
-            description=described,
-            svg=_inline(out.getvalue(), self.name, self.title, described),
-        )
+        svg = drawn(self._draw, name=self.name, title=self.title, description=described)
+        return Plot(title=self.title, description=described, svg=svg)
 
     def _draw(self, axes: Axes) -> None:
-        ys, low, high = (list(map(_drawn, values)) for values in (self.ys, self.low, self.high))
+        ys, low, high = (list(map(_at, values)) for values in (self.ys, self.low, self.high))
         dotted = "." if not self.joined or len(ys) <= _DOTS else ""
         if low:
-            axes.fill_between(self.xs, low, high, color=_BAND, alpha=0.25, lw=0)
-        axes.plot(self.xs, ys, color=_LINE, lw=1.4 if self.joined else 0, marker=dotted, markersize=4)
+            axes.fill_between(self.xs, low, high, color=SERIES, alpha=0.25, lw=0)
+        axes.plot(self.xs, ys, color=SERIES, lw=1.4 if self.joined else 0, marker=dotted, markersize=4)
         bottom, top = _limits([*ys, *low, *high])
         axes.set_ylim(bottom - 0.1 * (top - bottom), top + 0.05 * (top - bottom))
         axes.set_xlabel(self.across)
@@ -163,7 +100,7 @@ class _Drawing:
 
     def _mark_replays(self, axes: Axes) -> None:
         """A strip at the foot, below all values."""
-        for equal, colour in ((True, _EQUAL), (False, _OTHER)):
+        for equal, colour in ((True, GOOD), (False, BAD)):
             bars = [(first, width) for first, width, same in self.spans if same is equal]
             strip = axes.get_xaxis_transform()
             axes.broken_barh(bars, (0, _STRIP), color=colour, lw=0.6, transform=strip)
@@ -171,7 +108,7 @@ class _Drawing:
     def _mark_wrong(self, axes: Axes) -> None:
         """A cross at each segment with other bits: at its value, or above the strip if it has none."""
         if self.wrong:
-            pairs = zip(self.xs, map(_drawn, self.ys), self.wrong, strict=True)
+            pairs = zip(self.xs, map(_at, self.ys), self.wrong, strict=True)
             marks = [(x, 0.0 if math.isnan(y) else y) for x, y, wrong in pairs if wrong]
             placed = axes.transData
         else:
@@ -179,7 +116,7 @@ class _Drawing:
             placed = axes.get_xaxis_transform()
         if marks:
             xs, ys = zip(*marks, strict=True)
-            axes.plot(xs, ys, "x", color=_OTHER, markersize=9, mew=2, transform=placed)
+            axes.plot(xs, ys, "x", color=BAD, markersize=9, mew=2, transform=placed)
 
     def _described(self) -> str:
         known = [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if y is not None]
@@ -190,27 +127,6 @@ class _Drawing:
             f"{min(values):.4g}, highest {max(values):.4g}"
         )
         return f"{said}. {self.note}" if self.note else f"{said}."
-
-
-def _inline(svg: str, name: str, title: str, description: str) -> str:
-    """The drawing as an element of a page: no prologue, no fixed size, ids of its own, the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.S)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'\bxlink:href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
-    svg = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", svg)
-    for drawn, shown in _COLOURS.items():
-        svg = svg.replace(drawn, shown)
-    box = re.search(r'viewBox="([0-9. ]+)"', svg)
-    opened = (
-        f'<svg viewBox="{box[1] if box else f"0 0 {_WIDTH} {_HEIGHT}"}" role="img" '
-        f'aria-labelledby="{name}-title {name}-description">\n'
-        f'<title id="{name}-title">{escape(title)}</title>\n'
-        f'<desc id="{name}-description">{escape(description)}</desc>'
-    )
-    return opened + svg[svg.index(">") + 1 :].strip()
 
 
 def _spans(segments: Segments, *, steps: bool) -> Iterator[tuple[float, float, bool]]:
@@ -265,7 +181,7 @@ def _drawable(y: float | None) -> bool:
     return y is not None and abs(y) <= _LARGEST
 
 
-def _drawn(y: float | None) -> float:
+def _at(y: float | None) -> float:
     """A number that axes can be made for; what is too large is left out."""
     if y is None or not _drawable(y):
         return math.nan

@@ -11,7 +11,7 @@ import textwrap
 from rich.console import Console
 from rich.text import Text
 
-from gradseal.report import words
+from gradseal.report import when, words
 from gradseal.verify.verdict import Outcome, Status, Verdict
 
 STATUS_STYLE = {
@@ -64,6 +64,8 @@ def render(verdict: Verdict, width: int) -> Text:
     text.append(f"\n{wrapped(words.reason(verdict), '', width)}\n")
     for said, named in words.identity(verdict).items():
         text.append(f"\n{said:<7}", style="dim").append(named)
+    for said, line in when.lines(verdict.windows).items():
+        text.append(f"\n{said:<7}", style="dim").append(wrapped(line, " " * 7, width))
     text.append("\n")
     for claimed, claim in verdict.claims.items():
         text.append(f"\n{claimed.value:<{_NAME}}", style="bold")

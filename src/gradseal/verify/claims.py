@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradseal.verify.chronology import Chronology, said_time
 from gradseal.verify.evidence import (
     blind_graphs,
     listed,
@@ -93,7 +94,95 @@ def _integrity(examination: Examination) -> Claim:
 
 
 def _precedence(examination: Examination) -> Claim:
-    return _not_shown("the seed is the owner's own choice", "nothing in the record says when it was made")
+    own, log = examination.chronology, examination.log
+    if missing := _undecided(examination, Check.BEACON, Check.ANCHORS):
+        return _not_shown(*missing)
+    if own is None or log is None or not own.bounds:
+        return _not_shown("the verification ended before anything was read that says when it was made")
+    close = own.bounds[-1] if log.close else None
+    ended = f"not after: the run was closed by {said_time(close)}, by anchors that are pinned"
+    if own.plan is None:
+        declared = "not before: the seed is the owner's own choice, so nothing says"
+        if close is None:
+            return _not_shown("nothing that is pinned says by when it was made", declared)
+        return Claim(status=Status.SUPPORTED, evidence=(ended, declared))
+    if lacking := _lacking(examination, own, close):
+        return _not_shown(*lacking)
+    first, last = min(own.dependent), max(own.dependent)
+    lines = (
+        ended,
+        f"the manifest was sealed by {said_time(own.bounds[0])}, before slot 0's round was due at "
+        f"{said_time(own.due(0))}",
+        f"not before: {len(own.dependent)} of {len(log.segments)} segments depend on their slots' seeds, "
+        f"segment {first} on one of {said_time(_begun(own, first))}, segment {last} on one of "
+        f"{said_time(_begun(own, last))}",
+        *([f"{len(own.independent)} segments do not: they may be older"] if own.independent else []),
+        _gaps(own),
+        *(
+            [f"{own.passed_over} slots hold no segment: their seeds were passed over"]
+            if own.passed_over
+            else []
+        ),
+    )
+    if len(own.dependent | own.independent) == len(log.segments):
+        return Claim(status=Status.SHOWN, evidence=lines)
+    return Claim(
+        status=Status.SUPPORTED, evidence=(*lines, "not every segment was replayed under another seed")
+    )
+
+
+def _lacking(examination: Examination, own: Chronology, close: float | None) -> list[str]:
+    """What precedence of a run with a beacon's seeds lacks; empty if nothing."""
+    lacking = []
+    if not any(own.pinned):
+        lacking.append("no chain of the plan's is pinned: the seeds may have been known at any time")
+    if close is None:
+        lacking.append("the run is not closed, or nothing that is pinned says by when it was")
+    if not own.manifest_in_time:
+        lacking.append(
+            "the manifest is not shown to be from before slot 0's round, so the run may follow from a choice"
+        )
+    bare = sum(own.bounds[place] is None for place in own.places)
+    if bare:
+        lacking.append(f"{bare} of {len(own.places)} segments have no anchor that counts")
+    late = sum(not own.in_time(amendment) for amendment in own.amendments)
+    if late:
+        lacking.append(f"{late} amendments were not anchored before the slot from which they are in force")
+    gaps, most = own.gaps(), examination.policy.gap_share
+    off = sum(gap.last_segment - gap.first_segment + 1 for gap in gaps)
+    if off > most * len(own.places):
+        lacking.append(
+            f"{off} of {len(own.places)} segments are off the plan's cadence, more than {most:.0%}"
+        )
+    bits = own.grinding_bits
+    if bits is not None and bits > examination.policy.grinding_bits:
+        lacking.append(
+            f"the gaps leave {bits:.1f} bits to choose among seeds, more than "
+            f"{examination.policy.grinding_bits:g}"
+        )
+    tried = len(own.dependent | own.independent)
+    if not own.dependent or len(own.independent) > examination.policy.tolerated_fraction * tried:
+        said = (
+            f"{len(own.independent)} of {tried}" if tried else "none was replayed under another seed, so no"
+        )
+        lacking.append(f"{said} segments do not depend on their seed: they may have been made before")
+    return lacking
+
+
+def _begun(own: Chronology, segment: int) -> float | None:
+    slot = own.slots[segment]
+    return None if slot is None else own.not_before(slot)
+
+
+def _gaps(own: Chronology) -> str:
+    gaps = own.gaps()
+    if not gaps:
+        return "every segment was fixed within the plan's cadence"
+    segments = sum(gap.last_segment - gap.first_segment + 1 for gap in gaps)
+    return (
+        f"{segments} segments in {len(gaps)} gaps, worth {own.grinding_bits or 0.0:.1f} bits to an owner who "
+        f"grinds; the log records {sum(gap.recorded for gap in gaps)} of them"
+    )
 
 
 def _initialisation(examination: Examination) -> Claim:

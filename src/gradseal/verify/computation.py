@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 
 from gradseal.errors import ReplayError
+from gradseal.precede.log import Log
 from gradseal.program.native import Environment, differences
-from gradseal.verify.contents import Contents, Log
+from gradseal.program.seeds import Seeds
+from gradseal.verify.contents import Contents
 from gradseal.verify.examination import Examination, Progress
 from gradseal.verify.executors import Executor, Ready, Request
 from gradseal.verify.outcomes import SegmentResult, Task
@@ -19,15 +21,25 @@ from gradseal.verify.sampling import Sample
 from gradseal.verify.verdict import Check, Finding, Result
 
 
-def request_of(url: str, log: Log, contents: Contents, sample: Sample, policy: Policy) -> Request:
+def request_of(
+    url: str, log: Log, seeds: Seeds, *, contents: Contents, sample: Sample, policy: Policy
+) -> Request:
     """What a worker is asked: the sample's segments, within the policy's limits."""
     seals = log.seals
     return Request(
         url=url,
         manifest=log.manifest,
         environment=contents.environment,
+        programs=log.programs(),
+        seeds=seeds,
         tasks=[
-            Task(segment=i, start=seals[i], end=seals[i + 1], losses=log.segments[i].losses)
+            Task(
+                segment=i,
+                start=seals[i],
+                end=seals[i + 1],
+                losses=log.segments[i].losses,
+                other_seed=sample.other_seed if i in sample.diverted else b"",
+            )
             for i in sample.segments
         ],
         step_timeout_seconds=policy.step_timeout_seconds,

@@ -7,26 +7,26 @@ that into findings. Nothing here runs a program.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gradseal.errors import CorruptBlob, MalformedBundle, naming
+from gradseal.precede.log import Log
+from gradseal.precede.slots import one_seed
 from gradseal.program.graph import MAX_GRAPH_BYTES, Graph
 from gradseal.program.native import Environment
 from gradseal.program.order import Order
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
 from gradseal.program.release import MAX_HEADER_BYTES, MAX_RELEASE_BYTES, Release, read_weights
 from gradseal.program.samples import MAX_SCHEMA_BYTES, SampleSchema
+from gradseal.program.seeds import Seeds
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
 from gradseal.program.sources import Given, Initialisation
 from gradseal.program.tensors import TensorSpec, are_truth_values
 from gradseal.proof.entries import (
     MAX_LOSSES_BYTES,
     Close,
-    Initial,
-    Segment,
     decode_losses,
-    entry_from_bytes,
     seal_of,
     state_root,
 )
@@ -38,30 +38,18 @@ from gradseal.verify.losses import LossCurve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
-    """A run's log, typed and in order.
+class Contents:
+    """The blobs that a manifest names, parsed.
 
     Args:
-        manifest: Entry 0.
-        initial: Entry 1, if the log got so far.
-        segments: The segments, in order.
-        close: The last entry of a finished run.
+        program: The program in force.
+        graphs: Its graph of each batch size.
+        initialisation: Where state zero and constants come from.
+        release: Which tensors are released.
+        schema: What a sample is.
+        environment: The recorded one.
+        later: The same with each amended program, by the first segment that it is in force for.
     """
-
-    manifest: Manifest
-    initial: Initial | None
-    segments: tuple[Segment, ...]
-    close: Close | None
-
-    @property
-    def seals(self) -> tuple[bytes, ...]:
-        """The seal of every state, state zero first."""
-        return (self.initial.seal, *(s.seal for s in self.segments)) if self.initial else ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """The blobs that a manifest names, parsed."""
 
     program: Program
     graphs: Mapping[int, Graph]
@@ -69,50 +57,24 @@ class Contents:
     release: Release
     schema: SampleSchema
     environment: Environment
+    later: tuple[tuple[int, Contents], ...] = ()
+
+    @property
+    def each(self) -> tuple[Contents, ...]:
+        """These and all later ones."""
+        return (self, *(contents for _, contents in self.later))
 
 
-def read_log(manifest: Manifest, entries: list[bytes]) -> Log:
-    """The typed log of all raw entries, `manifest` being entry 0.
-
-    Raises:
-        MalformedBundle: An entry is not one, or not the one that its place asks for; names it.
-        UnknownKind: An entry of a kind that this version does not know.
-    """
-    plan = manifest.plan
-    initial: Initial | None = None
-    segments: list[Segment] = []
-    close: Close | None = None
-    for index, data in enumerate(entries[1:], start=1):
-        where = f"entry {index}"
-        entry = entry_from_bytes(data, where=where)
-        if close is not None:
-            raise MalformedBundle("stands after the close of the run", where=where)
-        match entry:
-            case Initial() if index == 1:
-                initial = entry
-            case Segment() if initial is not None:
-                _check_segment(entry, manifest, len(segments), where)
-                segments.append(entry)
-            case Close() if initial is not None and entry.segments == len(segments) == plan.segments:
-                close = entry
-            case _:
-                raise MalformedBundle("an entry that cannot stand here", where=where)
-    return Log(manifest=manifest, initial=initial, segments=tuple(segments), close=close)
-
-
-def _check_segment(entry: Segment, manifest: Manifest, index: int, where: str) -> None:
-    steps = manifest.plan.steps_of(index)
-    expected = (index, steps.start, len(steps))
-    if (entry.index, entry.first_step, entry.steps) != expected or not steps:
-        raise MalformedBundle(
-            f"says segment {entry.index}, steps {entry.first_step} + {entry.steps}; the plan has segment "
-            f"{index}, steps {steps.start} + {len(steps)} here",
-            where=where,
-        )
-
-
-def read_contents(files: Files, manifest: Manifest) -> Contents:
+def read_contents(
+    files: Files, manifest: Manifest, programs: Sequence[tuple[int, bytes]] | None = None
+) -> Contents:
     """The blobs that the manifest names, each checked against its digest and against the others.
+
+    Args:
+        files: The bundle.
+        manifest: Entry 0.
+        programs: The digest of each program, the manifest's first, by the first segment that it is in force
+            for; the manifest's alone if not given.
 
     Raises:
         CorruptBlob, MissingFile, MalformedBundle, UnknownKind: As what is read.
@@ -136,7 +98,7 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
     )
     _check_leaves(graphs, schema)
     environment = Environment.from_fields(Fields(dict(manifest.arithmetic), "entry 0", "arithmetic"))
-    return Contents(
+    contents = Contents(
         program=program,
         graphs=graphs,
         initialisation=initialisation,
@@ -144,11 +106,27 @@ def read_contents(files: Files, manifest: Manifest) -> Contents:
         schema=schema,
         environment=environment,
     )
+    later = [(first, _amended(files, manifest, contents, digest)) for first, digest in (programs or [])[1:]]
+    return replace(contents, later=tuple(later))
+
+
+def _amended(files: Files, manifest: Manifest, contents: Contents, digest: bytes) -> Contents:
+    """The contents with another program, which must be one for the same tensors."""
+    where = f"amended program {digest.hex()[:8]}"
+    program = Program.decode(read_blob(files, digest, MAX_PROGRAM_BYTES), where=where)
+    for name in ("layout", "constants"):
+        if getattr(program, name) != getattr(contents.program, name):
+            raise MalformedBundle("is not that of the manifest's program", where=f"{where}: {name}")
+    if program.schedule is not None:
+        program.schedule.check(program.optimizer, manifest.plan.steps, where=f"{where}: schedule")
+    graphs = _graphs(files, manifest, program)
+    _check_leaves(graphs, contents.schema)
+    return replace(contents, program=program, graphs=graphs)
 
 
 def _graphs(files: Files, manifest: Manifest, program: Program) -> dict[int, Graph]:
     """The graph of each batch size; one that two sizes share is read once."""
-    sizes = order_of(manifest, bytes(32)).batch_sizes
+    sizes = order_of(manifest, one_seed(manifest.plan)).batch_sizes
     # Before any graph is read: a few kilobytes may name one large graph for many sizes.
     for size in sorted({*sizes, *program.graphs}):
         if size not in program.graphs:
@@ -179,15 +157,15 @@ def _check_leaves(graphs: Mapping[int, Graph], schema: SampleSchema) -> None:
                 )
 
 
-def order_of(manifest: Manifest, seed: bytes) -> Order:
-    """The order of samples that a manifest's plan gives with a run's seed."""
+def order_of(manifest: Manifest, seeds: Seeds) -> Order:
+    """The order of samples that a manifest's plan gives with a run's seeds."""
     plan = manifest.plan
     return Order(
         rule=plan.order,
         samples=manifest.data.samples,
         batch_size=plan.batch_size,
         drop_last=plan.drop_last,
-        seed=seed,
+        seeds=seeds,
     )
 
 

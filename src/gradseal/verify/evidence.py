@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gradseal.precede.log import Log
 from gradseal.program.graph import Graph
 from gradseal.program.order import SHUFFLED
-from gradseal.program.randomness import run_seed
-from gradseal.verify.contents import Contents, Log, order_of
+from gradseal.verify.contents import Contents, order_of
 
 _NAMED = 8
 _LIKE = ("ones", "zeros", "full", "empty", "rand", "randn", "randint")
@@ -27,7 +27,10 @@ _SHAPE_ONLY = frozenset(
 def samples_used(log: Log, segments: Iterable[int]) -> int:
     """How many different samples the steps of these segments see."""
     plan, samples = log.manifest.plan, log.manifest.data.samples
-    order = order_of(log.manifest, run_seed(plan.seed.value, log.manifest.digest()))
+    seeds = log.seeds()
+    if seeds is None:
+        return 0
+    order = order_of(log.manifest, seeds)
     used, size = np.zeros(samples, dtype=np.bool_), plan.batch_size
     for segment in sorted(segments):
         steps = plan.steps_of(segment)
@@ -60,17 +63,20 @@ def still_segments(parameters: list[bytes], segments: Iterable[int]) -> list[int
 
 def blind_graphs(contents: Contents) -> list[int]:
     """The batch sizes in whose graph no gradient depends on the batch."""
-    return [
+    blind = {
         size
-        for size, graph in sorted(contents.graphs.items())
+        for own in contents.each
+        for size, graph in own.graphs.items()
         if not _batch_read(graph, graph.gradients.values())
-    ]
+    }
+    return sorted(blind)
 
 
 def unread_fields(contents: Contents) -> tuple[str, ...]:
     """The batch's fields that neither a gradient nor the loss depends on, in some graph or other."""
     fields = contents.schema.fields
-    read = [_batch_read(graph, (graph.loss, *graph.gradients.values())) for graph in contents.graphs.values()]
+    graphs = [graph for own in contents.each for graph in own.graphs.values()]
+    read = [_batch_read(graph, (graph.loss, *graph.gradients.values())) for graph in graphs]
     return tuple(f.name for i, f in enumerate(fields) if not all(i in keys for keys in read))
 
 

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gradseal.errors import CorruptBlob, MalformedBundle, MissingFile, ReplayError, StoreError, UnknownKind
+from gradseal.precede.log import Log
 from gradseal.program.native import Environment
 from gradseal.program.sources import FreeBytes
-from gradseal.verify.contents import Contents, Log
+from gradseal.verify.chronology import Chronology
+from gradseal.verify.contents import Contents
 from gradseal.verify.lengths import Lengths
 from gradseal.verify.losses import LossCurve
 from gradseal.verify.outcomes import SegmentResult
@@ -54,6 +56,7 @@ class Examination:
     lengths: Lengths | None = None
     distance: float | None = None
     curve: LossCurve | None = None
+    chronology: Chronology | None = None
 
     @property
     def parameter_bytes(self) -> int:

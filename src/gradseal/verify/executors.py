@@ -24,6 +24,7 @@ from typing import IO, Any, Protocol
 from gradseal import errors
 from gradseal.errors import Error, ReplayError
 from gradseal.program.native import NUMERICAL_PREFIXES, Environment
+from gradseal.program.seeds import Seeds
 from gradseal.proof.manifest import Manifest
 from gradseal.verify.outcomes import SegmentResult, Task
 
@@ -43,6 +44,8 @@ class Request:
         url: Where the bundle is.
         manifest: Entry 0.
         environment: The recorded one.
+        programs: The digest of each program by the first segment that it is in force for.
+        seeds: The run's.
         tasks: The segments, in order.
         step_timeout_seconds: How long a worker may go without a sign of life.
         memory_bytes: How much address space it may use.
@@ -52,6 +55,8 @@ class Request:
     url: str
     manifest: Manifest
     environment: Environment
+    programs: Sequence[tuple[int, bytes]]
+    seeds: Seeds
     tasks: Sequence[Task]
     step_timeout_seconds: float
     memory_bytes: int
@@ -173,6 +178,8 @@ def _send(pipe: IO[bytes], request: Request) -> None:
     message = {
         "url": request.url,
         "manifest": request.manifest.encode().hex(),
+        "programs": [[first, digest.hex()] for first, digest in request.programs],
+        "seeds": [[s.first_segment, s.seed.hex()] for s in request.seeds.stretches],
         "tasks": tasks,
         "memory_bytes": request.memory_bytes,
     }

@@ -6,6 +6,7 @@ import hashlib
 import lzma
 from collections.abc import Iterator
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 
 from gradseal.program.fills import fill_chunks
 from gradseal.program.program import Program
@@ -66,8 +67,10 @@ def compressed_size(contents: Contents, cap: int | None) -> tuple[int, bool]:
         The size and True; or, for graphs so far above the cap that compressing them would serve only whoever
         wants to occupy the verifier, the size before compression and False.
     """
-    graphs = [graph.encode() for _, graph in sorted(contents.graphs.items())]
-    raw = b"".join([contents.program.encode(), *graphs])
+    said: list[bytes] = []
+    for own in contents.each:
+        said += [own.program.encode(), *(graph.encode() for _, graph in sorted(own.graphs.items()))]
+    raw = b"".join(said)
     if len(raw) > (_COMPRESSIBLE_BYTES if cap is None else _COMPRESSIBLE * cap):
         return len(raw), False
     return len(lzma.compress(raw)), True
@@ -119,7 +122,16 @@ def count_free_bytes(contents: Contents) -> tuple[FreeBytes, ...]:
         *free_bytes(contents.initialisation, program.layout, program.constants, graphs),
         *_free_in_optimizer(program),
         *_free_in_schedule(contents),
+        *_free_in_amendments(contents),
     )
+
+
+def _free_in_amendments(contents: Contents) -> Iterator[FreeBytes]:
+    """All that an amended program says that the manifest's does not: its graphs' numbers and its settings."""
+    for first, own in contents.later:
+        for item in count_free_bytes(replace(own, later=())):
+            if item.where in ("graph", "optimizer"):
+                yield replace(item, name=f"{item.name}, amended from segment {first} on")
 
 
 def _free_in_optimizer(program: Program) -> Iterator[FreeBytes]:

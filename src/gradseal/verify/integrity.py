@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradseal.errors import CorruptBlob, naming
+from gradseal.precede.log import Log, read_log
 from gradseal.program.program import same_structure
 from gradseal.proof.bundle import Bundle
 from gradseal.proof.files import CHECKPOINT, Files
 from gradseal.proof.manifest import Manifest
+from gradseal.proof.merkle import Tree
 from gradseal.proof.note import VerificationKey
 from gradseal.store.files import FsspecFiles
 from gradseal.verify.contents import (
     Contents,
-    Log,
     StateChecker,
     check_given,
     check_losses,
@@ -22,7 +23,6 @@ from gradseal.verify.contents import (
     check_weights,
     compare_weights,
     read_contents,
-    read_log,
 )
 from gradseal.verify.evidence import released_parameters
 from gradseal.verify.examination import Examination, Progress
@@ -36,7 +36,7 @@ _MAX_WEIGHTS_BYTES = 1 << 40
 
 def check_integrity(
     examination: Examination, bundle: Bundle, keys: Sequence[VerificationKey], shown: Progress
-) -> tuple[Log, Contents]:
+) -> tuple[Log, Contents, Tree]:
     """Step 2: everything in the bundle is what the signed checkpoint says it is.
 
     Args:
@@ -51,7 +51,7 @@ def check_integrity(
     _signed_by_pinned(examination, bundle, keys)
     with examination.checking(Check.LOG):
         entries = bundle.all_entries()
-        bundle.check_log(entries)
+        tree = bundle.check_log(entries)
     examination.found(Check.LOG, Result.HELD, f"{len(entries)} entries have the tree's tiles and root")
     with examination.checking(Check.MANIFEST):
         manifest = Manifest.decode(entries[0])
@@ -63,7 +63,7 @@ def check_integrity(
     with examination.checking(
         Check.PROGRAM, "program, graphs, rules, schema and release map are as the manifest names"
     ):
-        contents = read_contents(bundle.files, manifest)
+        contents = read_contents(bundle.files, manifest, log.programs())
         check_given(bundle.files, contents)
     examination.contents = contents
     _structure(examination, contents)
@@ -79,7 +79,7 @@ def check_integrity(
     examination.bytes_hashed += reader.bytes_hashed
     examination.data_checked = True
     examination.found(Check.DATA, Result.HELD, f"{manifest.data.samples} samples open against the data root")
-    return log, contents
+    return log, contents, tree
 
 
 def _signed_by_pinned(examination: Examination, bundle: Bundle, keys: Sequence[VerificationKey]) -> None:
@@ -127,11 +127,16 @@ def _closed(examination: Examination, log: Log) -> None:
             Check.ENTRIES,
             Result.UNDECIDED,
             f"the run is not closed: {said}",
-            where=f"entry {len(log.segments) + 1 + (log.initial is not None)}",
+            where=f"entry {log.size}",
         )
 
 
 def _structure(examination: Examination, contents: Contents) -> None:
+    for own in contents.each:
+        _same_structure(examination, own)
+
+
+def _same_structure(examination: Examination, contents: Contents) -> None:
     (_, first), *others = sorted(contents.graphs.items(), reverse=True)
     for size, graph in others:
         if not same_structure(first, graph):

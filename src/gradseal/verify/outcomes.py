@@ -14,12 +14,15 @@ class Task:
         start: The seal of the state before it.
         end: The seal of the state after it.
         losses: The digest of its losses.
+        other_seed: A seed to replay it under once more, to see that its result depends on the seed; empty for
+            none.
     """
 
     segment: int
     start: bytes
     end: bytes
     losses: bytes
+    other_seed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,8 @@ class SegmentResult:
         differing: Names of tensors that have not, and of losses, at most a few.
         error: Euclidean distance between replayed and sealed parameters.
         update: Euclidean length of the sealed update of the parameters.
+        dependence: How far a replay under another seed ends from the sealed parameters, as a share of the
+            update's length; None if there was none.
         seconds: How long the replay took, by the worker's clock; None if it did not say.
     """
 
@@ -40,4 +45,5 @@ class SegmentResult:
     differing: tuple[str, ...] = ()
     error: float = 0.0
     update: float = 0.0
+    dependence: float | None = None
     seconds: float | None = None

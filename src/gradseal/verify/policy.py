@@ -40,6 +40,15 @@ class Policy:
         require: For each claim demanded, the least status that is enough: `shown` or `supported`.
         confidence: Of the bound that a sample gives.
         tolerated_fraction: The share of forged segments that a sample is to rule out.
+        dependence: Which of the replayed segments of a run with a beacon's seeds are replayed once more
+            under another seed, to see that they depend on it: the first and the last, a uniform sample
+            besides, or all.
+        seed_floor: How far such a replay must end from the sealed state, as a share of the segment's update,
+            to show that the segment depends on its seed.
+        gap_share: The largest share of segments off the plan's cadence with which precedence can still be
+            shown.
+        grinding_bits: The most that all gaps together may be worth to an owner who grinds, in bits, with
+            which precedence can still be shown.
         free_bytes: The most bytes that no rule derives with which initialisation can still be shown.
         free_share: The most of them as a share of the parameters' bytes, or None for no such cap; 64 bytes
             are always allowed.
@@ -57,6 +66,10 @@ class Policy:
     require: Mapping[str, str] = field(default_factory=dict)
     confidence: float = 0.95
     tolerated_fraction: float = 0.05
+    dependence: Replay = Replay.ALL
+    seed_floor: float = 0.01
+    gap_share: float = 0.25
+    grinding_bits: float = 40.0
     free_bytes: int = 1024
     free_share: float | None = 1 / 8
     graph_share: float | None = 1 / 16
@@ -97,7 +110,12 @@ class Policy:
     def to_json(self) -> dict[str, Any]:
         """All of it, for the verdict."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**values, "replay": self.replay.value, "require": dict(self.require)}
+        return {
+            **values,
+            "replay": self.replay.value,
+            "dependence": self.dependence.value,
+            "require": dict(self.require),
+        }
 
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(

@@ -2,13 +2,16 @@
 
 Runs in a worker's process. A segment is equal if every tensor of the replayed state has the sealed digest and
 every loss the sealed bits; otherwise the difference is measured against the update. Between two segments that
-follow each other and were equal, the state stays in memory, since equal digests are equal bits.
+follow each other and were equal, the state stays in memory, since equal digests are equal bits. Where it is
+asked for, an equal segment is replayed once more under another seed, to see how far it depends on its own.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -16,7 +19,8 @@ from gradseal.program.batches import collate
 from gradseal.program.fills import fill
 from gradseal.program.interpret import Interpreter
 from gradseal.program.memory import digest, from_bytes
-from gradseal.program.randomness import run_seed
+from gradseal.program.order import Order
+from gradseal.program.seeds import Seeds
 from gradseal.program.sources import Given
 from gradseal.program.step import Stepper
 from gradseal.program.tensors import TensorSpec
@@ -36,6 +40,7 @@ class Replayer:
         files: The bundle.
         manifest: Entry 0.
         contents: What it names.
+        seeds: The run's.
         device: Where to compute.
         alive: Called after each step.
 
@@ -48,27 +53,33 @@ class Replayer:
         files: Files,
         manifest: Manifest,
         contents: Contents,
+        seeds: Seeds,
+        *,
         device: torch.device,
         alive: Callable[[], None],
     ) -> None:
         self._files = files
         self._manifest = manifest
-        self._program = contents.program
+        self._layout = contents.program.layout
         self._schema = contents.schema
         self._device = device
         self._alive = alive
-        self._seed = run_seed(manifest.plan.seed.value, manifest.digest())
-        self._order = order_of(manifest, self._seed)
+        self._seeds = seeds
+        self._order = order_of(manifest, seeds)
         self._data = SampleReader(files, manifest.data, contents.schema)
         constants = self._constants(contents)
-        self._stepper = Stepper(
-            program=contents.program,
-            interpreters={
-                size: Interpreter(graph, constants, device, guarded=True)
-                for size, graph in contents.graphs.items()
-            },
-            seed=self._seed,
-        )
+        self._begins = [0, *(first for first, _ in contents.later)]
+        self._steppers = [
+            Stepper(
+                program=own.program,
+                interpreters={
+                    size: Interpreter(graph, constants, device, guarded=True)
+                    for size, graph in own.graphs.items()
+                },
+                seeds=seeds,
+            )
+            for own in contents.each
+        ]
         self._state: dict[str, torch.Tensor] = {}
         self._state_seal = b""
 
@@ -83,28 +94,42 @@ class Replayer:
             self._state = self._read_state(task.start)
         self._state_seal = b""
         steps = self._manifest.plan.steps_of(task.segment)
-        losses = [self._step(step) for step in steps]
+        losses = self._run(task.segment, self._state, self._seeds, self._order)
         differing = self._differing_losses(task, losses, steps)
-        sealed = check_opening(self._files, self._manifest, task.end, len(self._program.layout))
-        for spec, expected in zip(self._program.layout, sealed, strict=True):
+        sealed = check_opening(self._files, self._manifest, task.end, len(self._layout))
+        for spec, expected in zip(self._layout, sealed, strict=True):
             if digest(self._state[spec.name]) != expected:
                 differing.append(spec.name)
         if not differing:
             self._state_seal = task.end
-            return SegmentResult(segment=task.segment, equal=True)
+            dependence = self._dependence(task) if task.other_seed else None
+            return SegmentResult(segment=task.segment, equal=True, dependence=dependence)
         error, update = self._measure(task)
         return SegmentResult(
             segment=task.segment, equal=False, differing=tuple(differing[:8]), error=error, update=update
         )
 
-    def _step(self, step: int) -> float:
-        batches = [self._batch(number) for number in self._manifest.plan.batches_of(step)]
-        loss = self._stepper.take(self._state, batches, step=step)
-        self._alive()
-        return float(loss)
+    def _run(self, segment: int, state: dict[str, torch.Tensor], seeds: Seeds, order: Order) -> list[float]:
+        """Moves `state` on by a segment; returns its steps' losses."""
+        stepper = replace(self._steppers[bisect_right(self._begins, segment) - 1], seeds=seeds)
+        losses = []
+        for step in self._manifest.plan.steps_of(segment):
+            batches = [self._batch(order, number) for number in self._manifest.plan.batches_of(step)]
+            losses.append(float(stepper.take(state, batches, step=step)))
+            self._alive()
+        return losses
 
-    def _batch(self, number: int) -> list[torch.Tensor]:
-        samples = self._data.samples(self._order.indices(number))
+    def _dependence(self, task: Task) -> float:
+        """How far the segment ends from its end when it draws from another seed, as a share of its update."""
+        state = self._read_state(task.start)
+        update = _distance(state, self._state, self._parameters)
+        seeds = self._seeds.diverted(task.segment, task.other_seed)
+        self._run(task.segment, state, seeds, order_of(self._manifest, seeds))
+        other = _distance(state, self._state, self._parameters)
+        return other / update if update else 0.0
+
+    def _batch(self, order: Order, number: int) -> list[torch.Tensor]:
+        samples = self._data.samples(order.indices(number))
         return collate(self._schema, samples, self._device)
 
     def _differing_losses(self, task: Task, losses: Sequence[float], steps: range) -> list[str]:
@@ -116,23 +141,29 @@ class Replayer:
     def _measure(self, task: Task) -> tuple[float, float]:
         """The distance of the replayed parameters to the sealed ones, and the length of the sealed update."""
         before, after = self._read_state(task.start), self._read_state(task.end)
-        names = [s.name for s in self._program.layout if s.name.startswith("parameters/")]
+        names = self._parameters
         return _distance(self._state, after, names), _distance(before, after, names)
 
+    @property
+    def _parameters(self) -> list[str]:
+        return [s.name for s in self._layout if s.name.startswith("parameters/")]
+
     def _read_state(self, seal: bytes) -> dict[str, torch.Tensor]:
-        digests = check_opening(self._files, self._manifest, seal, len(self._program.layout))
+        digests = check_opening(self._files, self._manifest, seal, len(self._layout))
         return {
             spec.name: self._tensor(read_blob(self._files, wanted, spec.size_bytes), spec)
-            for spec, wanted in zip(self._program.layout, digests, strict=True)
+            for spec, wanted in zip(self._layout, digests, strict=True)
         }
 
     def _constants(self, contents: Contents) -> list[torch.Tensor]:
         constants = []
-        for spec, source in zip(self._program.constants, contents.initialisation.constants, strict=True):
+        for spec, source in zip(contents.program.constants, contents.initialisation.constants, strict=True):
             if isinstance(source, Given):
                 data = read_blob(self._files, source.digest, spec.size_bytes)
             else:
-                data = fill(source, seed=self._seed, name=spec.name, shape=spec.shape, dtype=spec.dtype)
+                data = fill(
+                    source, seed=self._seeds.initial, name=spec.name, shape=spec.shape, dtype=spec.dtype
+                )
             constants.append(self._tensor(data, spec))
         return constants
 

@@ -7,7 +7,8 @@ so that an owner gains nothing from making a verification fail.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from gradseal.verify.policy import Policy, Replay
 from gradseal.verify.statistics import draws_needed
@@ -21,11 +22,15 @@ class Sample:
         certain: Replayed whatever the draw.
         uniform: Drawn uniformly, without replacement, from the others.
         population: How many others there are.
+        diverted: Those that are replayed under another seed too.
+        other_seed: That seed.
     """
 
     certain: tuple[int, ...]
     uniform: tuple[int, ...]
     population: int
+    diverted: frozenset[int] = frozenset()
+    other_seed: bytes = b""
 
     @property
     def segments(self) -> list[int]:
@@ -33,7 +38,15 @@ class Sample:
         return sorted((*self.certain, *self.uniform))
 
 
-def draw_sample(policy: Policy, segments: int, draw: bytes, root: bytes) -> Sample:
+def draw_sample(
+    policy: Policy,
+    segments: int,
+    draw: bytes,
+    root: bytes,
+    *,
+    always: Iterable[int] = (),
+    slots: bool = False,
+) -> Sample:
     """The segments that a policy replays.
 
     Args:
@@ -41,13 +54,30 @@ def draw_sample(policy: Policy, segments: int, draw: bytes, root: bytes) -> Samp
         segments: How many the bundle has.
         draw: The verifier's randomness.
         root: The root of the checkpoint that is verified.
+        always: Segments that are replayed whatever the draw, besides the first and the last.
+        slots: Whether seeds are a beacon's, so that it says something of time when a result depends on them.
     """
-    if policy.replay is Replay.ALL:
-        return Sample(certain=tuple(range(segments)), uniform=(), population=0)
-    certain = tuple(sorted({0, segments - 1})) if segments else ()
-    others = [i for i in range(segments) if i not in certain]
-    wanted = 0
-    if policy.replay is Replay.SAMPLE:
-        wanted = draws_needed(len(others), policy.tolerated_fraction, policy.confidence)
-    ranked = sorted(others, key=lambda i: hashlib.sha256(draw + root + i.to_bytes(8, "big")).digest())
-    return Sample(certain=certain, uniform=tuple(sorted(ranked[:wanted])), population=len(others))
+    ends = {0, segments - 1} if segments else set()
+    certain = set(range(segments))
+    if policy.replay is not Replay.ALL:
+        certain = ends | {i for i in always if i < segments}
+    ranked, wanted = _drawn(policy, set(range(segments)) - certain, draw + root)
+    if policy.replay is Replay.ENDS:
+        wanted = 0
+    sample = Sample(
+        certain=tuple(sorted(certain)), uniform=tuple(sorted(ranked[:wanted])), population=len(ranked)
+    )
+    if not slots:
+        return sample
+    diverted = set(sample.segments)
+    if policy.dependence is not Replay.ALL:
+        others, some = _drawn(policy, diverted - ends, b"dependence" + draw + root)
+        diverted = ends | set(others[:some] if policy.dependence is Replay.SAMPLE else ())
+    other_seed = hashlib.sha256(b"other seed" + draw + root).digest()
+    return replace(sample, diverted=frozenset(diverted), other_seed=other_seed)
+
+
+def _drawn(policy: Policy, others: set[int], key: bytes) -> tuple[list[int], int]:
+    """These segments in a random order, and how many of them the policy's confidence needs."""
+    ranked = sorted(others, key=lambda i: hashlib.sha256(key + i.to_bytes(8, "big")).digest())
+    return ranked, draws_needed(len(ranked), policy.tolerated_fraction, policy.confidence)

@@ -13,6 +13,7 @@ from typing import Any
 
 from gradseal.verify.policy import Policy
 from gradseal.verify.segments import Segments
+from gradseal.verify.windows import Windows
 
 
 class Status(StrEnum):
@@ -68,10 +69,15 @@ class Check(StrEnum):
     DATA = "data"
     WEIGHTS = "weights"
     SEED = "seed"
+    BEACON = "beacon"
+    ANCHORS = "anchors"
+    AMENDMENTS = "amendments"
+    WINDOWS = "windows"
     INITIALISATION = "initialisation"
     FREE_BYTES = "free bytes"
     ENVIRONMENT = "environment"
     REPLAY = "replay"
+    DEPENDENCE = "dependence"
 
 
 CLAIM_OF: Mapping[Check, ClaimName] = {
@@ -86,10 +92,15 @@ CLAIM_OF: Mapping[Check, ClaimName] = {
     Check.DATA: ClaimName.DATA,
     Check.WEIGHTS: ClaimName.INTEGRITY,
     Check.SEED: ClaimName.PRECEDENCE,
+    Check.BEACON: ClaimName.PRECEDENCE,
+    Check.ANCHORS: ClaimName.PRECEDENCE,
+    Check.AMENDMENTS: ClaimName.PRECEDENCE,
+    Check.WINDOWS: ClaimName.PRECEDENCE,
     Check.INITIALISATION: ClaimName.INITIALISATION,
     Check.FREE_BYTES: ClaimName.INITIALISATION,
     Check.ENVIRONMENT: ClaimName.COMPUTATION,
     Check.REPLAY: ClaimName.COMPUTATION,
+    Check.DEPENDENCE: ClaimName.PRECEDENCE,
 }
 """The claim that a refuted check refutes first."""
 
@@ -171,6 +182,8 @@ class Verdict:
         draw: The verifier's randomness, as hexadecimal digits; give it again to repeat the verification.
         record: What the record says, and where replays ran, as JSON values; empty if it could not be read.
         segments: Its segments one by one: losses, updates, replays.
+        windows: When each part of the run was made, as far as it is known.
+        trust: What the verifier pinned: keys, witnesses, authorities, chains, as JSON values.
     """
 
     outcome: Outcome
@@ -182,6 +195,8 @@ class Verdict:
     draw: str
     record: Mapping[str, Any] = field(default_factory=dict)
     segments: Segments = field(default_factory=Segments)
+    windows: Windows = field(default_factory=Windows)
+    trust: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """One object for `verify --json`."""
@@ -194,5 +209,7 @@ class Verdict:
             "bundle": dict(self.bundle),
             "draw": self.draw,
             "record": dict(self.record),
+            "trust": dict(self.trust),
             "segments": self.segments.to_json(),
+            "windows": self.windows.to_json(),
         }

@@ -2,10 +2,10 @@
 
 1. Open the bundle, with limits.
 2. Integrity: signature, tree, entries, contents, every state, the released weights.
-3. Precedence: the seed's source.
+3. Precedence: slots' signatures, anchored checkpoints, windows, gaps; by what the verifier pinned.
 4. Initialisation: state zero recomputed, free bytes counted.
 5. Draw the segments to replay.
-6. Replay them, in a child process in the recorded environment.
+6. Replay them, in a child process in the recorded environment; and once more under another seed.
 7. Say what a sample is worth.
 8. The verdict.
 
@@ -19,14 +19,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from gradseal.program.randomness import run_seed
+from gradseal.precede.trust import Trust
 from gradseal.proof.bundle import Bundle, open_bundle
-from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import VerificationKey
 from gradseal.store.files import FsspecFiles
 from gradseal.verify.account import record_of, segments_of
+from gradseal.verify.chronology import windows_of
 from gradseal.verify.claims import claims_of, outcome_of
 from gradseal.verify.computation import check_computation, request_of
 from gradseal.verify.examination import Ended, Examination, Progress
@@ -34,8 +35,9 @@ from gradseal.verify.executors import Executor, LocalProcess
 from gradseal.verify.initialisation import check_initialisation
 from gradseal.verify.integrity import check_integrity, check_released
 from gradseal.verify.policy import Policy
+from gradseal.verify.precedence import check_precedence, note_dependence
 from gradseal.verify.sampling import draw_sample
-from gradseal.verify.verdict import Check, Cost, Result, Verdict
+from gradseal.verify.verdict import Cost, Verdict
 
 
 def verify(
@@ -43,6 +45,7 @@ def verify(
     policy: Policy | None = None,
     *,
     keys: Sequence[VerificationKey] = (),
+    trust: Trust | None = None,
     weights: str | Path | None = None,
     draw: bytes | None = None,
     executor: Executor | None = None,
@@ -55,6 +58,8 @@ def verify(
         policy: What is demanded and spent; by default `full`.
         keys: The owner's key as the verifier knows it; with several, any of them will do. Without any,
             integrity is only that of a record that agrees with itself.
+        trust: What else the verifier pins: witnesses, time-stamp authorities, beacon chains, and owners' keys
+            too; see `precede.trust`. Without it, nothing says when the run was made.
         weights: A safetensors file that is to hold the released weights.
         draw: The randomness of an earlier verification, to repeat it; by default fresh.
         executor: Where replays run; by default a child process on this machine.
@@ -70,21 +75,31 @@ def verify(
     policy = policy or Policy.named("full")
     shown = progress or (lambda what, done, total: None)
     draw = draw if draw is not None else secrets.token_bytes(32)
+    trust = trust or Trust()
+    pinned = (*keys, *trust.keys)
     began = time.monotonic()
     url = str(path) if "://" in str(path) else str(Path(path).absolute())
     files = FsspecFiles(url)
     bundle = open_bundle(files)  # 1
     examination = Examination(policy=policy)
     try:
-        log, contents = check_integrity(examination, bundle, keys, shown)  # 2
+        log, contents, tree = check_integrity(examination, bundle, pinned, shown)  # 2
         check_released(examination, files, log, contents, weights)
-        _precedence(examination, log.manifest)  # 3
-        seed = run_seed(log.manifest.plan.seed.value, log.manifest.digest())
-        check_initialisation(examination, contents, seed)  # 4
-        sample = draw_sample(policy, len(log.segments), draw, bundle.checkpoint.root)  # 5
-        examination.sample = sample
-        request = request_of(url, log, contents, sample, policy)
-        check_computation(examination, request, executor or LocalProcess(), shown)  # 6
+        own = check_precedence(examination, files, tree, log, trust=trust, now=datetime.now(UTC))  # 3
+        if (seeds := log.seeds()) is not None:
+            check_initialisation(examination, contents, seeds.initial)  # 4
+            sample = draw_sample(  # 5
+                policy,
+                len(log.segments),
+                draw,
+                bundle.checkpoint.root,
+                always=own.always_replayed(log),
+                slots=own.plan is not None,
+            )
+            examination.sample = sample
+            request = request_of(url, log, seeds, contents=contents, sample=sample, policy=policy)
+            check_computation(examination, request, executor or LocalProcess(), shown)  # 6
+            note_dependence(examination)
     except Ended:
         pass
     claims = claims_of(examination)  # 7
@@ -98,15 +113,8 @@ def verify(
         draw=draw.hex(),
         record=record_of(examination),
         segments=segments_of(examination),
-    )
-
-
-def _precedence(examination: Examination, manifest: Manifest) -> None:
-    examination.found(
-        Check.SEED,
-        Result.NOTED,
-        "the seed was chosen by the owner, and nothing says when",
-        where="entry 0: plan.seed",
+        windows=windows_of(examination.chronology, examination.log),
+        trust=trust.to_json(),
     )
 
 

@@ -47,6 +47,7 @@ def _serve(request: dict[str, Any], say: Any) -> None:
     import torch
 
     from gradseal.program.native import current_environment, enter_environment
+    from gradseal.program.seeds import Seeds, Stretch
     from gradseal.proof.manifest import Manifest
     from gradseal.store.files import FsspecFiles
     from gradseal.verify.contents import read_contents
@@ -55,11 +56,17 @@ def _serve(request: dict[str, Any], say: Any) -> None:
 
     files = FsspecFiles(request["url"])
     manifest = Manifest.decode(bytes.fromhex(request["manifest"]))
-    contents = read_contents(files, manifest)
+    programs = [(first, bytes.fromhex(digest)) for first, digest in request["programs"]]
+    contents = read_contents(files, manifest, programs)
+    seeds = Seeds(
+        every=manifest.plan.every,
+        accumulate=manifest.plan.accumulate,
+        stretches=[Stretch(first_segment=first, seed=bytes.fromhex(s)) for first, s in request["seeds"]],
+    )
     enter_environment(contents.environment)
     device = torch.device(contents.environment.device if torch.cuda.is_available() else "cpu")
     say("environment", environment=asdict(current_environment(device.type)))
-    replayer = Replayer(files, manifest, contents, device, alive=lambda: say("step"))
+    replayer = Replayer(files, manifest, contents, seeds, device=device, alive=lambda: say("step"))
     for task in request["tasks"]:
         began = time.monotonic()
         result = replayer.replay(
@@ -68,6 +75,7 @@ def _serve(request: dict[str, Any], say: Any) -> None:
                 start=bytes.fromhex(task["start"]),
                 end=bytes.fromhex(task["end"]),
                 losses=bytes.fromhex(task["losses"]),
+                other_seed=bytes.fromhex(task["other_seed"]),
             )
         )
         say("segment", **asdict(replace(result, seconds=time.monotonic() - began)))

@@ -18,7 +18,7 @@ import psycopg
 
 from gradseal.errors import StoreError
 from gradseal.witness.state import Latest
-from gradseal.witness.storage import SCHEMA, Decide, Listing, RolledBack, check_counter, check_schema
+from gradseal.witness.storage import SCHEMA, Decide, Listing, check_schema, check_written, counter_of
 
 _TIMEOUT_SECONDS = 5
 _ADVISORY_LOCK = 0x6772_6164_7365_616C
@@ -74,6 +74,7 @@ class PostgresStorage:
         self._where = "the PostgreSQL database"
         self._address = address
         self._connection: _Connection | None = None
+        self._identity, self._counter = "", 0  # read from its first row below
         try:
             with self._transaction() as connection:
                 self._set_up(connection)
@@ -99,7 +100,7 @@ class PostgresStorage:
             with connection.pipeline():
                 meta = connection.execute(f"{_META} FOR UPDATE")
                 rows = connection.execute(_SELECT, (names,))
-                counter = self._check(meta.fetchone())
+                counter = counter_of(meta.fetchone(), self._identity, self._counter, self._where)
                 before = _latest(rows)
             changed = decide(before)
             if changed:
@@ -133,14 +134,6 @@ class PostgresStorage:
         check_schema(found[0], self._where)
         self._identity, self._counter = str(found[1]), int(found[2])
 
-    def _check(self, found: tuple[Any, ...] | None) -> int:
-        """The counter, if the row that holds it is the one that it was."""
-        if found is None or found[1] != self._identity:
-            raise RolledBack("another database has taken its place", where=self._where)
-        check_schema(found[0], self._where)
-        check_counter(found[2], self._counter, self._where)
-        return int(found[2])
-
     def _write(
         self, connection: _Connection, before: Mapping[str, Latest], changed: Mapping[str, Latest]
     ) -> int:
@@ -149,9 +142,9 @@ class PostgresStorage:
         fresh = {origin: new for origin, new in changed.items() if origin not in before}
         old = _values([before[origin] for origin in known])
         found = connection.execute(_WRITE, (*_columns(known), *old, *_columns(fresh))).fetchone()
-        if found is None or found[0] != len(changed):
-            raise StoreError("what was decided on no longer stands", where=self._where)
-        return int(found[1])
+        written, counter = found or (0, 0)
+        check_written(written, changed, self._where)
+        return int(counter)
 
     @contextmanager
     def _transaction(self) -> Iterator[_Connection]:

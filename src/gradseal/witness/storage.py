@@ -14,11 +14,11 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gradseal.errors import StoreError
 from gradseal.witness.state import Latest
@@ -81,6 +81,36 @@ class Storage(Protocol):
         ...
 
 
+def counter_of(row: Sequence[Any] | None, identity: str, seen: int, where: str) -> int:
+    """The counter in a database's first row, if it is still the database that it was.
+
+    Args:
+        row: Schema, identity and counter; None if the row is gone.
+        identity: Of the database that was opened.
+        seen: How many changes this process saw in it.
+        where: The database, for error messages.
+
+    Raises:
+        RolledBack: Another database, or one with fewer changes.
+        StoreError: The tables are of another version.
+    """
+    if row is None or row[1] != identity:
+        raise RolledBack("another database has taken its place", where=where)
+    check_schema(row[0], where)
+    check_counter(row[2], seen, where)
+    return int(row[2])
+
+
+def check_written(written: int, changed: Mapping[str, Latest], where: str) -> None:
+    """Refuse a change of which not every row was exchanged for what was decided on.
+
+    Raises:
+        StoreError: Somebody else changed one in between.
+    """
+    if written != len(changed):
+        raise StoreError("what was decided on no longer stands", where=where)
+
+
 def check_schema(found: int, where: str) -> None:
     """Refuse the tables of another version.
 
@@ -119,6 +149,7 @@ CREATE TABLE log (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX log_by_timestamp ON log (timestamp);
 """
+_META = "SELECT schema, identity, counter FROM meta"
 _SELECT = """SELECT origin, size, root, timestamp FROM log
              WHERE origin IN (SELECT value FROM json_each(?))"""
 _INSERT = "INSERT INTO log VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -141,6 +172,7 @@ class SqliteStorage:
 
     def __init__(self, path: Path) -> None:
         self._where = str(path)
+        self._identity, self._counter = "", 0  # read from its first row below
         with self._translated():
             self._connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
             try:
@@ -163,7 +195,8 @@ class SqliteStorage:
     def advance(self, origins: Collection[str], decide: Decide) -> None:
         """As `Storage.advance` says."""
         with self._translated(), self._transaction():
-            counter = self._read_counter()
+            row = self._connection.execute(_META).fetchone()
+            counter = counter_of(row, self._identity, self._counter, self._where)
             before = _latest(self._connection.execute(_SELECT, (json.dumps(list(origins)),)))
             changed = decide(before)
             if changed:
@@ -196,7 +229,7 @@ class SqliteStorage:
                 self._make_tables()
             elif "meta" not in tables:
                 raise StoreError("a database, but not a witness's", where=self._where)
-            found = self._connection.execute("SELECT schema, identity, counter FROM meta").fetchone()
+            found = self._connection.execute(_META).fetchone()
             check_schema(found[0], self._where)
             self._identity, self._counter = str(found[1]), int(found[2])
 
@@ -212,14 +245,6 @@ class SqliteStorage:
         finally:
             os.close(descriptor)
 
-    def _read_counter(self) -> int:
-        found = self._connection.execute("SELECT schema, identity, counter FROM meta").fetchone()
-        check_schema(found[0], self._where)
-        if found[1] != self._identity:
-            raise RolledBack("another database has taken its place", where=self._where)
-        check_counter(found[2], self._counter, self._where)
-        return int(found[2])
-
     def _swap(self, before: Mapping[str, Latest], changed: Mapping[str, Latest]) -> None:
         swapped = [
             (new.size, new.root, new.timestamp, origin, old.size, old.root, old.timestamp)
@@ -231,8 +256,7 @@ class SqliteStorage:
         for statement, rows in ((_SWAP, swapped), (_INSERT, made)):
             if rows:
                 written += self._connection.executemany(statement, rows).rowcount
-        if written != len(changed):
-            raise StoreError("what was decided on no longer stands", where=self._where)
+        check_written(written, changed, self._where)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

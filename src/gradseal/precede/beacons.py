@@ -1,0 +1,54 @@
+"""Where a run's seeds are to come from, as its owner says: chains, their relays, and how long a slot is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradseal.errors import AnchorError, MalformedBundle
+from gradseal.precede.chain import QUICKNET, Chain
+from gradseal.precede.relays import QUICKNET_URLS, Relays
+from gradseal.precede.slots import SlotPlan
+
+CADENCE_SECONDS = 60
+LEAD_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beacon:
+    """A run's source of randomness.
+
+    Args:
+        relays: Where each chain's rounds are fetched; of several chains, each slot combines one round of
+            each, and stays unpredictable as long as one of them is.
+        cadence_seconds: How long a slot is; a multiple of every chain's period. A segment should take no more
+            than half of it, or its seal comes too late.
+        lead_seconds: How long before slot 0 the manifest is sealed: the time that it takes to anchor it, and
+            what a verifier allows clocks to be off.
+
+    Raises:
+        AnchorError: No chain, one twice, or a cadence that is no multiple of a period.
+    """
+
+    relays: tuple[Relays, ...]
+    cadence_seconds: int = CADENCE_SECONDS
+    lead_seconds: float = LEAD_SECONDS
+
+    def __post_init__(self) -> None:
+        if not self.lead_seconds >= 0:
+            raise AnchorError(f"a lead of {self.lead_seconds} seconds", where="beacon: lead_seconds")
+        try:
+            self.plan(0.0)
+        except MalformedBundle as e:
+            raise AnchorError(e.message, where="beacon") from e
+
+    def plan(self, unix_seconds: float) -> SlotPlan:
+        """The plan of a run whose manifest is sealed now."""
+        chains: Sequence[Chain] = [relays.chain for relays in self.relays]
+        return SlotPlan.beginning_after(chains, self.cadence_seconds, unix_seconds + self.lead_seconds)
+
+
+def quicknet(*, cadence_seconds: int = CADENCE_SECONDS, lead_seconds: float = LEAD_SECONDS) -> Beacon:
+    """The League of Entropy's drand chain `quicknet`, by its public relays."""
+    relays = Relays(QUICKNET, QUICKNET_URLS)
+    return Beacon(relays=(relays,), cadence_seconds=cadence_seconds, lead_seconds=lead_seconds)

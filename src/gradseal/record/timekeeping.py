@@ -1,0 +1,203 @@
+"""What a recording does about time: slots' seeds, anchors, and what is to be told in the log of both.
+
+Seals the manifest, anchors it, and waits for slot 0, once; from then on nothing waits. Entries that come
+between segments are collected here, and go into the log before the next segment's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+from gradseal.errors import AnchorError, RecordError, RecordWarning
+from gradseal.precede.beacons import Beacon
+from gradseal.precede.hosts import Hosts
+from gradseal.precede.log import Log
+from gradseal.precede.slots import SlotPlan
+from gradseal.program.program import Program
+from gradseal.program.randomness import slot_seed
+from gradseal.program.seeds import Seeds, Stretch
+from gradseal.proof.entries import Amendment, Entry, Gap, Slot
+from gradseal.proof.manifest import BeaconSeed, Manifest
+from gradseal.proof.merkle import leaf_hash
+from gradseal.proof.writer import BundleWriter
+from gradseal.record.anchoring import Anchoring
+from gradseal.record.resume import Interrupted
+from gradseal.record.slots import SlotWatch
+
+_AMENDED_AFTER = 3
+"""Slots from when an amendment is asked for to when it is in force: its entry waits for the segment's end,
+and then for its anchor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amended:
+    """A program that is to come.
+
+    Args:
+        slot: From which slot on.
+        program: The whole program.
+        settings: What changes in the optimizer, by group and field.
+    """
+
+    slot: int
+    program: Program
+    settings: dict[tuple[int, str], float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What begins with a segment.
+
+    Args:
+        seed: Whether it draws from another seed than the one before.
+        amended: The program that is in force from here on, if another.
+    """
+
+    seed: bool = False
+    amended: Amended | None = None
+
+
+class Timekeeping:
+    """Keeps the time of one recording.
+
+    Args:
+        writer: The run's log.
+        manifest: Entry 0.
+        beacon: Where seeds come from; None if the seed is declared.
+        hosts: Whom to ask for anchors; None for nobody.
+        interrupted: What was published before, of a run that is resumed.
+    """
+
+    def __init__(
+        self,
+        writer: BundleWriter,
+        manifest: Manifest,
+        beacon: Beacon | None,
+        hosts: Hosts | None,
+        *,
+        interrupted: Interrupted | None = None,
+    ) -> None:
+        self._writer = writer
+        self._manifest = manifest
+        seed = manifest.plan.seed
+        self._plan = SlotPlan.of(seed) if isinstance(seed, BeaconSeed) else None
+        self._watch = SlotWatch(self._plan, beacon.relays) if beacon and self._plan else None
+        self._anchoring: Anchoring | None = None
+        if hosts is not None:
+            leaves = [leaf_hash(entry) for entry in interrupted.entries] if interrupted else []
+            self._anchoring = Anchoring(writer.files, hosts, plan=self._plan, leaves=leaves)
+            writer.tell(self._anchoring.published)
+        self._seeds: Seeds | None = None
+        log = interrupted.log if interrupted else None
+        self._slot = log.slots[-1].entry.index if log and log.slots else -1
+        self._entries: list[Entry] = []
+        self._amended: list[Amended] = []
+        if log is not None and self._plan is not None:
+            self._resume(log)
+
+    def seeds(self) -> Seeds:
+        """The seeds of a new run with a beacon's, once the manifest is sealed and slot 0 has begun.
+
+        Raises:
+            AnchorError: No relay gives slot 0.
+        """
+        if self._watch is None:
+            raise RecordError("the run's seed is declared", where="beacon")
+        self._writer.publish()
+        if self._anchoring is not None:
+            self._anchoring.now()
+            self._warn()
+        slot = self._watch.first()
+        self._entries.append(slot)
+        plan = self._manifest.plan
+        stretch = Stretch(first_segment=0, seed=self._seed(slot))
+        return Seeds(every=plan.every, accumulate=plan.accumulate, stretches=[stretch])
+
+    def start(self, seeds: Seeds) -> None:
+        """Begins to watch slots and to anchor, behind the training's back."""
+        self._seeds = seeds
+        if self._watch is not None:
+            self._watch.start(max(self._slot, 0))
+        if self._anchoring is not None:
+            self._anchoring.start()
+
+    def begin_segment(self, segment: int) -> Begun:
+        """A segment begins, and draws from the newest slot that there is."""
+        self._warn()
+        if self._watch is None or self._seeds is None:
+            return Begun()
+        slot = self._watch.newest()
+        self._add_gap(self._watch.gap())
+        if slot is None or slot.index <= self._slot:
+            return Begun()
+        self._slot = slot.index
+        self._entries.append(slot)
+        self._seeds.begin(segment, self._seed(slot))
+        in_force = [amended for amended in self._amended if amended.slot <= slot.index]
+        self._amended = [amended for amended in self._amended if amended.slot > slot.index]
+        return Begun(seed=True, amended=in_force[-1] if in_force else None)
+
+    def amend(self, program: Program, settings: dict[tuple[int, str], float]) -> int:
+        """Lets another program be in force from a later slot on, and returns that slot.
+
+        Raises:
+            RecordError: The run has no slots, or another amendment waits already.
+        """
+        if self._plan is None or self._watch is None:
+            raise RecordError(
+                "a run with a declared seed cannot be amended",
+                where="amend",
+                advice="record with beacon=…, so that it is clear what was decided before which seed",
+            )
+        if self._amended:
+            raise RecordError(f"another amendment waits for slot {self._amended[0].slot}", where="amend")
+        slot = self._slot + _AMENDED_AFTER
+        now = self._watch.slot_now() + _AMENDED_AFTER
+        amended = Amended(slot=max(slot, now), program=program, settings=settings)
+        self._entries.append(Amendment(slot=amended.slot, program=self._writer.put(program.encode())))
+        self._amended.append(amended)
+        return amended.slot
+
+    def entries(self) -> list[Entry]:
+        """What goes into the log before the next entry of a state."""
+        if self._anchoring is not None:
+            self._add_gap(self._anchoring.gap())
+        entries, self._entries = self._entries, []
+        return entries
+
+    def close(self) -> None:
+        """Anchors the whole log, as far as hosts are there."""
+        if self._anchoring is not None:
+            self._anchoring.stop()
+            if not self._anchoring.now():
+                self._warn()
+
+    def stop(self) -> None:
+        """Ends all threads."""
+        for part in (self._watch, self._anchoring):
+            if part is not None:
+                part.stop()
+
+    def _resume(self, log: Log) -> None:
+        """Says that nothing was anchored while nobody recorded."""
+        if self._watch is None or self._slot < 0:
+            return
+        told = [gap.entry.last_slot for gap in log.gaps if gap.entry.cause == "anchor"]
+        first, last = max([self._slot, *(slot + 1 for slot in told)]), self._watch.slot_now() - 1
+        if self._anchoring is not None and first <= last:
+            self._add_gap(Gap(cause="anchor", first_slot=first, last_slot=last))
+
+    def _add_gap(self, gap: Gap | None) -> None:
+        if gap is not None:
+            self._entries.append(gap)
+
+    def _seed(self, slot: Slot) -> bytes:
+        if self._plan is None:
+            raise AnchorError("a slot without a plan", where=f"slot {slot.index}")
+        self._slot = slot.index
+        return slot_seed(self._plan.value(slot), slot.index, self._manifest.digest())
+
+    def _warn(self) -> None:
+        for fault in self._anchoring.faults() if self._anchoring else ():
+            warnings.warn(f"not anchored: {fault}", RecordWarning, stacklevel=4)
