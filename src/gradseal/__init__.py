@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradseal.precede.beacons import Beacon, quicknet
+    from gradseal.precede.trust import Trust, load_trust
     from gradseal.program.initialise import initialise
     from gradseal.program.lion import Lion
     from gradseal.proof.note import SigningKey, VerificationKey
@@ -23,18 +25,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Beacon",
     "Lion",
     "Policy",
     "Run",
     "SigningKey",
+    "Trust",
     "Verdict",
     "VerificationKey",
     "initialise",
+    "load_trust",
+    "quicknet",
     "record",
     "verify",
 ]
 
 _HOMES = {
+    "Beacon": "gradseal.precede.beacons",
+    "quicknet": "gradseal.precede.beacons",
+    "Trust": "gradseal.precede.trust",
+    "load_trust": "gradseal.precede.trust",
     "Lion": "gradseal.program.lion",
     "initialise": "gradseal.program.initialise",
     "SigningKey": "gradseal.proof.note",

@@ -13,18 +13,22 @@ from hypothesis import strategies as st
 from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.proof.canonical import encode
 from gradseal.proof.entries import (
+    GAP_CAUSES,
     MAX_LOSSES_BYTES,
+    Amendment,
     Close,
     Entry,
+    Gap,
     Initial,
     Segment,
+    Slot,
     decode_losses,
     encode_losses,
     entry_from_bytes,
     seal_of,
     state_root,
 )
-from gradseal.proof.manifest import MAX_SEGMENT_STEPS, MAX_SEGMENTS, MAX_STEPS
+from gradseal.proof.manifest import MAX_CHAINS, MAX_SEGMENT_STEPS, MAX_SEGMENTS, MAX_SLOTS, MAX_STEPS
 from gradseal.proof.merkle import EMPTY_ROOT, leaf_hash, node_hash
 from gradseal.proof.note import SigningKey
 
@@ -41,6 +45,17 @@ ENTRIES = st.one_of(
         losses=DIGEST,
     ),
     st.builds(Close, segments=st.integers(0, MAX_SEGMENTS), weights=DIGEST),
+    st.builds(
+        Slot,
+        index=st.integers(0, MAX_SLOTS - 1),
+        signatures=st.lists(st.binary(min_size=48, max_size=48), min_size=1, max_size=MAX_CHAINS).map(tuple),
+    ),
+    st.builds(
+        lambda cause, slots: Gap(cause=cause, first_slot=min(slots), last_slot=max(slots)),
+        st.sampled_from(GAP_CAUSES),
+        st.lists(st.integers(0, MAX_SLOTS - 1), min_size=1, max_size=2),
+    ),
+    st.builds(Amendment, slot=st.integers(1, MAX_SLOTS - 1), program=DIGEST),
 )
 
 INITIAL: dict[str, Any] = {"kind": "initial", "seal": "00" * 32}
@@ -53,6 +68,9 @@ SEGMENT: dict[str, Any] = {
     "losses": "00" * 32,
 }
 CLOSE: dict[str, Any] = {"kind": "close", "segments": 1, "weights": "00" * 32}
+SLOT: dict[str, Any] = {"kind": "slot", "index": 0, "signatures": ["ab" * 48]}
+GAP: dict[str, Any] = {"kind": "gap", "cause": "beacon", "first_slot": 3, "last_slot": 3}
+AMENDMENT: dict[str, Any] = {"kind": "amendment", "slot": 1, "program": "00" * 32}
 
 
 @given(ENTRIES)
@@ -66,7 +84,7 @@ def refusal(value: Any) -> MalformedBundle:
     return caught.value
 
 
-@pytest.mark.parametrize("entry", [INITIAL, SEGMENT, CLOSE])
+@pytest.mark.parametrize("entry", [INITIAL, SEGMENT, CLOSE, SLOT, GAP, AMENDMENT])
 def test_missing_and_wrong_fields_are_named(entry: dict[str, Any]) -> None:
     for name in entry:
         assert refusal({k: v for k, v in entry.items() if k != name}).where == f"entry 5: {name}"
@@ -89,6 +107,16 @@ def test_missing_and_wrong_fields_are_named(entry: dict[str, Any]) -> None:
         (SEGMENT, "steps", MAX_SEGMENT_STEPS + 1),
         (CLOSE, "segments", MAX_SEGMENTS + 1),
         (CLOSE, "weights", "x" * 2000),
+        (SLOT, "index", -1),
+        (SLOT, "index", MAX_SLOTS),
+        (SLOT, "signatures", ["ab" * 48] * (MAX_CHAINS + 1)),
+        (GAP, "first_slot", -1),
+        (GAP, "first_slot", MAX_SLOTS),
+        (GAP, "last_slot", 2),
+        (GAP, "last_slot", MAX_SLOTS),
+        (AMENDMENT, "slot", 0),
+        (AMENDMENT, "slot", MAX_SLOTS),
+        (AMENDMENT, "program", "0" * 63),
     ],
 )
 def test_fields_out_of_bounds_are_named(entry: dict[str, Any], name: str, value: object) -> None:
@@ -107,6 +135,19 @@ def test_a_kind_that_is_not_known_is_no_malformed_entry() -> None:
     with pytest.raises(UnknownKind) as caught:
         entry_from_bytes(encode({"kind": "dispute", "reason": 1}), where="entry 5")
     assert caught.value.where == "entry 5: kind"
+
+
+def test_a_cause_that_is_not_known_is_no_malformed_gap() -> None:
+    with pytest.raises(UnknownKind) as caught:
+        entry_from_bytes(encode({**GAP, "cause": "weather"}), where="entry 5")
+    assert caught.value.where == "entry 5: cause"
+
+
+@pytest.mark.parametrize(
+    "signature", ["ab" * 47, "ab" * 49, "AB" * 48, "ab" * 47 + "a\n", "", None, 1, ["ab"]]
+)
+def test_a_signature_that_is_none_is_named(signature: Any) -> None:
+    assert refusal({**SLOT, "signatures": ["ab" * 48, signature]}).where == "entry 5: signatures[1]"
 
 
 def test_a_second_manifest_is_refused() -> None:

@@ -14,15 +14,20 @@ from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.proof.canonical import decode, encode
 from gradseal.proof.manifest import (
     COLLATIONS,
+    MAX_CADENCE_SECONDS,
+    MAX_CHAINS,
+    MAX_ROUND,
     MAX_SAMPLES,
     MAX_SEGMENT_STEPS,
     MAX_SEGMENTS,
     MAX_STEPS,
     ORDERS,
+    BeaconSeed,
     Data,
     DeclaredSeed,
     Manifest,
     Plan,
+    SlotChain,
 )
 from gradseal.proof.merkle import leaf_hash
 from gradseal.proof.note import SigningKey
@@ -30,6 +35,19 @@ from gradseal.proof.note import SigningKey
 KEY = SigningKey(name="example.com/owner", seed=bytes(32))
 DIGEST = st.binary(min_size=32, max_size=32)
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=40)
+
+
+# What a chain is, the manifest's reader leaves to that of chains.
+PARAMETERS = st.dictionaries(NAMES, st.integers(0, 9) | NAMES, max_size=3)
+SEEDS = st.builds(DeclaredSeed, value=DIGEST) | st.builds(
+    BeaconSeed,
+    cadence_seconds=st.integers(1, MAX_CADENCE_SECONDS),
+    chains=st.lists(
+        st.builds(SlotChain, chain=PARAMETERS, first_round=st.integers(1, MAX_ROUND)),
+        min_size=1,
+        max_size=MAX_CHAINS,
+    ).map(tuple),
+)
 
 
 @st.composite
@@ -56,7 +74,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             drop_last=draw(st.booleans()),
             order=draw(st.sampled_from(ORDERS)),
             collation=draw(st.sampled_from(COLLATIONS)),
-            seed=DeclaredSeed(value=draw(DIGEST)),
+            seed=draw(SEEDS),
         ),
         arithmetic=draw(st.dictionaries(NAMES, st.integers(0, 9) | NAMES | st.booleans(), max_size=4)),
         release=draw(DIGEST),
@@ -146,6 +164,46 @@ def with_field(path: str, value: object) -> bytes:
     else:
         place[name] = value
     return encode(whole)
+
+
+BEACON: dict[str, Any] = {
+    "source": "beacon",
+    "cadence_seconds": 30,
+    "chains": [{"chain": {}, "first_round": 1}, {"chain": {}, "first_round": 2}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"cadence_seconds": _ABSENT}, "cadence_seconds"),
+        ({"cadence_seconds": 0}, "cadence_seconds"),
+        ({"cadence_seconds": MAX_CADENCE_SECONDS + 1}, "cadence_seconds"),
+        ({"cadence_seconds": "30"}, "cadence_seconds"),
+        ({"cadence_seconds": True}, "cadence_seconds"),
+        ({"chains": _ABSENT}, "chains"),
+        ({"chains": []}, "chains"),
+        ({"chains": {}}, "chains"),
+        ({"chains": BEACON["chains"] * 5}, "chains"),
+        ({"chains": [*BEACON["chains"], None]}, "chains[2]"),
+        ({"chains": [{"chain": {}}]}, "chains[0].first_round"),
+        ({"chains": [{"first_round": 1}]}, "chains[0].chain"),
+        ({"chains": [{"chain": "quicknet", "first_round": 1}]}, "chains[0].chain"),
+        ({"chains": [{"chain": {}, "first_round": 0}]}, "chains[0].first_round"),
+        ({"chains": [{"chain": {}, "first_round": MAX_ROUND + 1}]}, "chains[0].first_round"),
+        ({"chains": [{"chain": {}, "first_round": None}]}, "chains[0].first_round"),
+        ({"chains": [{"chain": {}, "first_round": 1, "more": 1}]}, "chains[0]"),
+        ({"value": "00" * 32}, ""),
+        ({"source": "declared"}, "value"),
+        ({"source": ["beacon"]}, "source"),
+    ],
+)
+def test_each_wrong_field_of_a_beacons_seed_is_named(change: dict[str, Any], where: str) -> None:
+    seed = {name: value for name, value in {**BEACON, **change}.items() if value is not _ABSENT}
+    assert isinstance(Manifest.decode(with_field("plan.seed", BEACON)).plan.seed, BeaconSeed)
+    error = refusal(with_field("plan.seed", seed))
+    assert isinstance(error, MalformedBundle)
+    assert error.where == f"entry 0: plan.seed.{where}".rstrip(".")
 
 
 def refusal(data: bytes) -> MalformedBundle | UnknownKind:

@@ -29,6 +29,7 @@ from vectors import (
     make_note,
     make_program,
     make_randomness,
+    make_slots,
     make_witness,
 )
 
@@ -43,6 +44,7 @@ FILES: Mapping[str, Callable[[], Any]] = {
     "note.json": make_note.signed_notes,
     "program.json": make_program.program_vectors,
     "randomness.json": make_randomness.randomness_vectors,
+    "slots.json": make_slots.slots,
     "tiles.json": make_log.log_tiles,
     "witness.json": make_witness.witnesses,
 }

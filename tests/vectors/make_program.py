@@ -39,6 +39,7 @@ from gradseal.program.optimizers import (
 )
 from gradseal.program.order import SEQUENTIAL, SHUFFLED, Order
 from gradseal.program.program import Program
+from gradseal.program.randomness import derive
 from gradseal.program.rules import Constant, Uniform
 from gradseal.program.samples import SampleSchema
 from gradseal.program.scalars import Formula, Free
@@ -290,10 +291,10 @@ def program_vectors() -> dict[str, Json]:
             "node of the graph, the values that nothing reads after it. free_bytes: of that initialisation "
             "with that graph twice. samples: a schema, samples, their leaf hashes, and the batch of all in "
             "order, a tensor's bytes for each field. orders: the samples of steps 0 to 4 with one batch a "
-            "step. orders_of_seeds: the batches of three epochs where each seed begins with its `first_segment`; "
-            "of several that begin with one segment the last counts. updates: an optimizer, its tensors before, the gradients of three steps and the tensors "
-            "after each. clippings: a largest norm, gradients in order, and what they become. Floats are 16 "
-            "digits."
+            "step. orders_of_seeds: the batches of three epochs where each seed begins with its "
+            "`first_segment`; of several that begin with one segment the last counts. updates: an optimizer, "
+            "its tensors before, the gradients of three steps and the tensors after each. clippings: a "
+            "largest norm, gradients in order, and what they become. Floats are 16 digits."
         ),
         "documents": _documents(),
         "last_uses": _last_uses(),

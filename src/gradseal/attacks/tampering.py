@@ -18,6 +18,7 @@ from gradseal.program.fills import fill
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
 from gradseal.program.sources import Given, Initialisation
+from gradseal.proof.anchors import INDEX
 from gradseal.proof.bundle import Bundle, open_bundle
 from gradseal.proof.entries import Entry, Initial, Segment, entry_from_bytes
 from gradseal.proof.files import CHECKPOINT, WEIGHTS, Files, blob_path, read_blob, read_opening
@@ -199,6 +200,8 @@ def _write_again(
             case _:
                 writer.append(entry)
     writer.publish()
+    # What anchored the log before contradicts it now.
+    copy.files.delete(INDEX)
 
 
 def _seal_again(

@@ -26,6 +26,7 @@ INTERRUPTED, UNREAD = 130, 141  # as the shell reports SIGINT and SIGPIPE
 _VERBS = {
     "record": "Record a recipe's training as a bundle.",
     "verify": "Check a bundle against a policy.",
+    "anchor": "Have a recorded bundle cosigned and time-stamped.",
     "show": "Show what a bundle says, without verifying it.",
     "key": "Make a signing key, or show its public half.",
     "beacon": "Show a beacon's chain to pin, or run a chain of one node.",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
 
 import click
 
 from gradseal.cli.paths import make_new_directory
+from gradseal.precede.asked import Asked
+from gradseal.precede.trust import load_trust
 from gradseal.recipes.recipe import DIRECTORY_VARIABLES, RECIPES, known_recipe
 from gradseal.record.keys import load_signer
 
@@ -44,6 +47,24 @@ _LISTED = "\n".join(f"  {name:{_WIDTH}}  {what}" for name, what in RECIPES.items
     help="What all randomness derives from; by default fresh.",
 )
 @click.option(
+    "--anchors",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Whom to ask for seeds and anchors: a file of pins with addresses, as verify --trust takes it.",
+)
+@click.option(
+    "--cadence",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="How long a slot is, with a beacon in --anchors; twice a segment's time or more. [default: 60]",
+)
+@click.option(
+    "--lead",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long before the first slot the manifest is sealed and anchored. [default: 20]",
+)
+@click.option(
     "--threads",
     type=click.IntRange(1, 64),
     default=1,
@@ -63,17 +84,23 @@ def command(
     every: int | None,
     batch_size: int | None,
     seed: int | None,
+    anchors: Path | None,
+    cadence: int | None,
+    lead: float | None,
     threads: int,
     resume: bool,
 ) -> None:
     """Train RECIPE and record the training as a bundle.
 
-    What was interrupted, by whatever, goes on with the same command and --resume, and ends at the same
-    bundle. To record a training of your own, call gradseal.record in your script.
+    With --anchors, seeds come from the beacon in FILE, slot after slot, and the log is anchored meanwhile by
+    its witnesses and time-stamp authorities; with --seed too, it is only anchored. What was interrupted goes
+    on with the same command and --resume; with a seed of one's own it ends at the same bundle. To record a
+    training of your own, call gradseal.record in your script.
     """
     if seed is not None and seed.bit_length() > 256:
         raise click.BadParameter("a seed is below 2**256", param_hint="--seed")
     signer = load_signer(key)
+    asked = _asked(anchors, seed, cadence, lead)
     known_recipe(recipe)
     if not resume:
         make_new_directory(
@@ -95,9 +122,20 @@ def command(
             batch_size=batch_size,
             seed=seed,
             resume=resume,
+            asked=asked,
         )
     except KeyboardInterrupt:
         click.echo(f"\n{out} stays unfinished; go on with the same command and --resume", err=True)
         raise
     click.echo(f"{out}: {said}")
-    click.echo(f"verify it with:\n  gradseal verify {shlex.quote(out)} --key {signer.verification_key}")
+    pins = f" --trust {shlex.quote(str(anchors))}" if anchors else ""
+    click.echo(f"verify it with:\n  gradseal verify {shlex.quote(out)} --key {signer.verification_key}{pins}")
+
+
+def _asked(anchors: Path | None, seed: int | None, cadence: int | None, lead: float | None) -> Asked:
+    if anchors is None:
+        for name, value in (("--cadence", cadence), ("--lead", lead)):
+            if value is not None:
+                raise click.BadParameter("says something only with --anchors FILE", param_hint=name)
+        return Asked()
+    return Asked.of(load_trust(anchors), slots=seed is None, cadence_seconds=cadence, lead_seconds=lead)

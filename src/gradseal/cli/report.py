@@ -65,20 +65,27 @@ def write_page(
 def repeated_options(
     policy: str,
     keys: Sequence[VerificationKey],
-    require: Sequence[str],
-    free_bytes: int | None,
-    weights: Path | None,
+    *,
+    trust: Path | None = None,
+    require: Sequence[str] = (),
+    free_bytes: int | None = None,
+    weights: Path | None = None,
+    other_seed: str | None = None,
 ) -> list[str]:
     """The options of a verification; a key itself rather than the file it was read from."""
     options = ["--policy", policy]
     for key in keys:
         options += ["--key", str(key)]
+    if trust is not None:
+        options += ["--trust", str(trust)]
     for claim in require:
         options += ["--require", claim]
     if free_bytes is not None:
         options += ["--free-bytes", str(free_bytes)]
     if weights is not None:
         options += ["--weights", str(weights)]
+    if other_seed is not None:
+        options += ["--other-seed", other_seed]
     return options
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gradseal.precede.asked import Asked
 from gradseal.program.initialise import initialise
 from gradseal.proof.note import Signer
 from gradseal.recipes.recipe import Recipe
@@ -22,12 +23,13 @@ def train(
     batch_size: int | None = None,
     seed: int | None = None,
     resume: bool = False,
+    asked: Asked | None = None,
 ) -> str:
     """Trains a recipe under record, with progress where a person watches; says what came of it."""
     with initialise():
         model = recipe.build()
     optimizer = recipe.optimizer(model)
-    steps = steps or recipe.steps
+    steps, asked = steps or recipe.steps, asked or Asked()
     with record(
         out,
         model,
@@ -42,6 +44,9 @@ def train(
         clip=recipe.clip,
         accumulate=recipe.accumulate,
         seed=seed,
+        beacon=asked.beacon,
+        witnesses=asked.witnesses,
+        timestamps=asked.timestamps,
         resume=resume,
     ) as run:
         if run.steps_done:

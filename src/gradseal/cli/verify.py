@@ -14,10 +14,11 @@ from gradseal.cli.paths import reading
 from gradseal.cli.report import page_at, repeat_command, repeated_options, write_page
 from gradseal.cli.watching import Watcher
 from gradseal.errors import KeyFileError
+from gradseal.precede.trust import Trust, load_trust
 from gradseal.proof.note import VerificationKey
 from gradseal.report.terminal import Terminal, print_verdict
 from gradseal.report.words import finite, printable
-from gradseal.verify.policy import POLICIES, Policy
+from gradseal.verify.policy import POLICIES, Policy, Replay
 from gradseal.verify.verdict import ClaimName, Outcome, Verdict
 
 _STATUS = {Outcome.ACCEPTED: ACCEPTED, Outcome.REJECTED: REJECTED, Outcome.INCONCLUSIVE: INCONCLUSIVE}
@@ -29,7 +30,8 @@ _MAX_KEY_FILE_BYTES = 4096
     epilog="\b\nExamples:\n"
     "  gradseal verify runs/digits --key owner.pub\n"
     "  gradseal verify runs/digits --key owner.pub --policy standard --json\n"
-    "  gradseal verify runs/digits --key owner.pub --report report.html",
+    "  gradseal verify runs/digits --key owner.pub --report report.html\n"
+    "  gradseal verify runs/digits --trust trust.toml --require precedence",
 )
 @click.argument("bundle")
 @click.option(
@@ -45,6 +47,12 @@ _MAX_KEY_FILE_BYTES = 4096
     multiple=True,
     metavar="KEY",
     help="The owner's public key, or a file that holds it; with several, any of them will do.",
+)
+@click.option(
+    "--trust",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Whom you trust for time: witnesses, time-stamp authorities, beacons, and owners' keys too.",
 )
 @click.option(
     "--require",
@@ -63,6 +71,11 @@ _MAX_KEY_FILE_BYTES = 4096
     metavar="FILE",
     help="A safetensors file that must hold the run's last state.",
 )
+@click.option(
+    "--other-seed",
+    type=click.Choice(["ends", "sample", "all"]),
+    help="Which replayed segments to replay under another seed too; by default all. It doubles their cost.",
+)
 @click.option("--draw", metavar="HEX", help="The draw of an earlier verdict, to replay the same segments.")
 @click.option(
     "--report",
@@ -75,9 +88,11 @@ def command(
     bundle: str,
     policy: str,
     keys: tuple[str, ...],
+    trust: Path | None,
     require: tuple[str, ...],
     free_bytes: int | None,
     weights: Path | None,
+    other_seed: str | None,
     draw: str | None,
     report: Path | None,
     as_json: bool,
@@ -85,24 +100,42 @@ def command(
     """Check BUNDLE, a directory or URL, against a policy.
 
     quick replays the first and the last segment, standard a random sample, full all of them. None of the
-    owner's code is run. Without --key, a record can only be found to agree with itself.
+    owner's code is run. Without --key, a record can only be found to agree with itself; without --trust,
+    nothing says when it was made.
 
     Exit status: 0 accepted, 1 rejected, 2 not a bundle or wrong usage, 3 inconclusive.
     """
-    demanded, drawn = _policy(policy, require, free_bytes), _draw(draw)
+    demanded, drawn = _policy(policy, require, free_bytes, other_seed), _draw(draw)
     pinned = [read_public_key(key) for key in keys]
+    pins = load_trust(trust) if trust else Trust()
     # Loads torch, and so comes after all that can be wrong with the arguments.
     from gradseal.verify.verifier import verify
 
     with page_at(report), reading(bundle), Watcher(shown=sys.stderr.isatty()) as watcher:
-        verdict = verify(bundle, demanded, keys=pinned, weights=weights, draw=drawn, progress=watcher.update)
+        verdict = verify(
+            bundle,
+            demanded,
+            keys=pinned,
+            trust=pins,
+            weights=weights,
+            draw=drawn,
+            progress=watcher.update,
+        )
     try:
         if report is not None:
-            options = repeated_options(policy, pinned, require, free_bytes, weights)
+            options = repeated_options(
+                policy,
+                pinned,
+                trust=trust,
+                require=require,
+                free_bytes=free_bytes,
+                weights=weights,
+                other_seed=other_seed,
+            )
             write_page(report, verdict, repeat_command(bundle, verdict, options))
             click.echo(f"report: {printable(str(report))}", err=True)
     finally:  # a long verification's verdict is told even if the disk is full
-        _tell(verdict, pinned=bool(pinned), as_json=as_json)
+        _tell(verdict, pinned=bool(pinned or pins.keys), as_json=as_json)
     sys.exit(_STATUS[verdict.outcome])
 
 
@@ -151,8 +184,10 @@ def read_public_key(text: str) -> VerificationKey:
         ) from e
 
 
-def _policy(name: str, require: tuple[str, ...], free_bytes: int | None) -> Policy:
+def _policy(name: str, require: tuple[str, ...], free_bytes: int | None, other_seed: str | None) -> Policy:
     policy = Policy.named(name)
+    if other_seed is not None:
+        policy = replace(policy, dependence=Replay(other_seed))
     if free_bytes is not None:
         policy = replace(policy, free_bytes=free_bytes, free_share=None)
     if not require:

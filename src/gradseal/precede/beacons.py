@@ -9,9 +9,11 @@ from gradseal.errors import AnchorError, MalformedBundle
 from gradseal.precede.chain import QUICKNET, Chain
 from gradseal.precede.relays import QUICKNET_URLS, Relays
 from gradseal.precede.slots import SlotPlan
+from gradseal.precede.trust import Trust
 
 CADENCE_SECONDS = 60
 LEAD_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class Beacon:
             than half of it, or its seal comes too late.
         lead_seconds: How long before slot 0 the manifest is sealed: the time that it takes to anchor it, and
             what a verifier allows clocks to be off.
+        patience_seconds: How long slot 0's rounds are asked for, once they are due, before the recording
+            gives up. Of later slots a round that does not come is a gap.
 
     Raises:
         AnchorError: No chain, one twice, or a cadence that is no multiple of a period.
@@ -33,6 +37,7 @@ class Beacon:
     relays: tuple[Relays, ...]
     cadence_seconds: int = CADENCE_SECONDS
     lead_seconds: float = LEAD_SECONDS
+    patience_seconds: float = PATIENCE_SECONDS
 
     def __post_init__(self) -> None:
         if not self.lead_seconds >= 0:
@@ -41,6 +46,16 @@ class Beacon:
             self.plan(0.0)
         except MalformedBundle as e:
             raise AnchorError(e.message, where="beacon") from e
+
+    @classmethod
+    def of(
+        cls, trust: Trust, *, cadence_seconds: int = CADENCE_SECONDS, lead_seconds: float = LEAD_SECONDS
+    ) -> Beacon | None:
+        """All chains of a file of pins that have relays, together; None if it has none."""
+        relays = tuple(trust.relays().values())
+        if not relays:
+            return None
+        return cls(relays=relays, cadence_seconds=cadence_seconds, lead_seconds=lead_seconds)
 
     def plan(self, unix_seconds: float) -> SlotPlan:
         """The plan of a run whose manifest is sealed now."""

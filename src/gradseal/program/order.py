@@ -72,7 +72,8 @@ class Order:
         epoch, batch = divmod(number, self.batches_per_epoch)
         shuffled = self.rule == SHUFFLED
         order = self._permuted(epoch, number) if shuffled else np.arange(self.samples, dtype=np.int64)
-        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        # A copy: what was read ahead must not change when a seed begins.
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size].copy()
 
     def _permuted(self, epoch: int, number: int) -> npt.NDArray[np.int64]:
         """The epoch's samples, in order up to batch number `number` of the run, and on to the next seed."""

@@ -57,5 +57,15 @@ def amended_program(
     return replace(program, optimizer=amended, clip=clipping), values
 
 
+def settings_between(before: Program, after: Program) -> dict[tuple[int, str], float]:
+    """Each hyperparameter that an amended program has other than the one before, by group and field."""
+    return {
+        (number, name): getattr(new, name)
+        for number, (old, new) in enumerate(zip(before.optimizer.groups, after.optimizer.groups, strict=True))
+        for name in before.optimizer.GROUP.SCHEDULABLE
+        if getattr(new, name) != getattr(old, name)
+    }
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -148,7 +148,9 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     writer = BundleWriter(blobs, signer, fixed.manifest)
     if interrupted:
         writer.catch_up(interrupted.checkpoint, interrupted.entries)
-    time = Timekeeping(writer, fixed.manifest, beacon, hosts, interrupted=interrupted)
+    time = Timekeeping(
+        writer, fixed.manifest, fixed.program, beacon=beacon, hosts=hosts, interrupted=interrupted
+    )
     try:
         if beacon and not interrupted:
             prepared = fixed.seeded(time.seeds())

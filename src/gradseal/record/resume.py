@@ -13,6 +13,7 @@ Format: docs/spec/bundle.md, section 8.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,7 @@ from gradseal.proof.canonical import Json, decode
 from gradseal.proof.checkpoint import Checkpoint
 from gradseal.proof.entries import (
     MAX_LOSSES_BYTES,
+    Amendment,
     seal_of,
     state_root,
 )
@@ -98,6 +100,13 @@ class Interrupted:
             program.constants,
             where="initialisation of the bundle",
         )
+
+    def amended(self, files: Files) -> Iterator[tuple[Amendment, Program]]:
+        """The log's amendments, each with its program."""
+        for number, placed in enumerate(self.log.amendments):
+            where = f"amended program {number} of the bundle"
+            data = read_blob(files, placed.entry.program, MAX_PROGRAM_BYTES)
+            yield placed.entry, Program.decode(data, where=where)
 
     def check_same(self, manifest: Manifest) -> None:
         """Refuses to go on with another run than this.

@@ -33,7 +33,7 @@ from gradseal.record.progress import Progress
 from gradseal.record.resume import Interrupted
 from gradseal.record.sealing import Sealing
 from gradseal.record.spare import return_freed_memory
-from gradseal.record.timekeeping import Timekeeping
+from gradseal.record.timekeeping import Amended, Timekeeping
 from gradseal.record.watch import Watch, listed
 
 
@@ -87,6 +87,8 @@ class Run:
             environment=prepared.environment,
             schedule=prepared.stepper.program.schedule,
         )
+        if time.in_force is not None:
+            self._put_in_force(time.in_force)
         if not self._closed:
             time.start(prepared.seeds)
 
@@ -163,11 +165,14 @@ class Run:
         """A segment begins; returns whether it draws from another seed than the one before."""
         begun = self._time.begin_segment(self._step // self._plan.every)
         if begun.amended is not None:
-            self._stepper = replace(self._stepper, program=begun.amended.program)
-            for (group, field), value in begun.amended.settings.items():
-                set_hyperparameter(self._optimizer, group, field, value)
-            self._watch.note_settings()
+            self._put_in_force(begun.amended)
         return begun.seed
+
+    def _put_in_force(self, amended: Amended) -> None:
+        self._stepper = replace(self._stepper, program=amended.program)
+        for (group, field), value in amended.settings.items():
+            set_hyperparameter(self._optimizer, group, field, value)
+        self._watch.note_settings()
 
     def amend(self, *, group: int | None = None, clip: float | None = None, **settings: float) -> int:
         """Changes the program from a later slot on: hyperparameters by the optimizer's names, and clipping.

@@ -15,9 +15,6 @@ from gradseal.precede.relays import Relays
 from gradseal.precede.slots import SlotPlan
 from gradseal.proof.entries import Gap, Slot
 
-FIRST_PATIENCE_SECONDS = 60.0
-"""How long the first slot's rounds are asked for, once they are due."""
-
 
 class SlotWatch:
     """Has the newest slot.
@@ -40,13 +37,13 @@ class SlotWatch:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def first(self) -> Slot:
+    def first(self, patience_seconds: float) -> Slot:
         """Slot 0, once it has begun.
 
         Raises:
-            AnchorError: No relay gives its rounds.
+            AnchorError: No relay gives its rounds within so long.
         """
-        return self._fetch(0, FIRST_PATIENCE_SECONDS)
+        return self._fetch(0, patience_seconds)
 
     def start(self, after: int) -> None:
         """Begins to fetch slots later than `after`, but of those that have begun only the last."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from gradseal.errors import AnchorError, RecordError, RecordWarning
 from gradseal.precede.beacons import Beacon
 from gradseal.precede.hosts import Hosts
-from gradseal.precede.log import Log
 from gradseal.precede.slots import SlotPlan
 from gradseal.program.program import Program
 from gradseal.program.randomness import slot_seed
@@ -21,6 +20,7 @@ from gradseal.proof.entries import Amendment, Entry, Gap, Slot
 from gradseal.proof.manifest import BeaconSeed, Manifest
 from gradseal.proof.merkle import leaf_hash
 from gradseal.proof.writer import BundleWriter
+from gradseal.record.amending import settings_between
 from gradseal.record.anchoring import Anchoring
 from gradseal.record.resume import Interrupted
 from gradseal.record.slots import SlotWatch
@@ -64,6 +64,7 @@ class Timekeeping:
     Args:
         writer: The run's log.
         manifest: Entry 0.
+        program: The program that it names.
         beacon: Where seeds come from; None if the seed is declared.
         hosts: Whom to ask for anchors; None for nobody.
         interrupted: What was published before, of a run that is resumed.
@@ -73,13 +74,15 @@ class Timekeeping:
         self,
         writer: BundleWriter,
         manifest: Manifest,
+        program: Program,
+        *,
         beacon: Beacon | None,
         hosts: Hosts | None,
-        *,
         interrupted: Interrupted | None = None,
     ) -> None:
         self._writer = writer
         self._manifest = manifest
+        self._beacon = beacon
         seed = manifest.plan.seed
         self._plan = SlotPlan.of(seed) if isinstance(seed, BeaconSeed) else None
         self._watch = SlotWatch(self._plan, beacon.relays) if beacon and self._plan else None
@@ -93,8 +96,9 @@ class Timekeeping:
         self._slot = log.slots[-1].entry.index if log and log.slots else -1
         self._entries: list[Entry] = []
         self._amended: list[Amended] = []
-        if log is not None and self._plan is not None:
-            self._resume(log)
+        self.in_force: Amended | None = None
+        if interrupted is not None and self._plan is not None:
+            self._resume(interrupted, program)
 
     def seeds(self) -> Seeds:
         """The seeds of a new run with a beacon's, once the manifest is sealed and slot 0 has begun.
@@ -102,13 +106,13 @@ class Timekeeping:
         Raises:
             AnchorError: No relay gives slot 0.
         """
-        if self._watch is None:
+        if self._watch is None or self._beacon is None:
             raise RecordError("the run's seed is declared", where="beacon")
         self._writer.publish()
         if self._anchoring is not None:
             self._anchoring.now()
             self._warn()
-        slot = self._watch.first()
+        slot = self._watch.first(self._beacon.patience_seconds)
         self._entries.append(slot)
         plan = self._manifest.plan
         stretch = Stretch(first_segment=0, seed=self._seed(slot))
@@ -179,9 +183,17 @@ class Timekeeping:
             if part is not None:
                 part.stop()
 
-    def _resume(self, log: Log) -> None:
-        """Says that nothing was anchored while nobody recorded."""
-        if self._watch is None or self._slot < 0:
+    def _resume(self, interrupted: Interrupted, program: Program) -> None:
+        """Takes up amendments, and says that nothing was anchored while nobody recorded."""
+        log = interrupted.log
+        for amendment, amended in interrupted.amended(self._writer.files):
+            settings = settings_between(program, amended)
+            one = Amended(slot=amendment.slot, program=amended, settings=settings)
+            if one.slot <= self._slot:
+                self.in_force = one
+            else:
+                self._amended.append(one)
+        if self._watch is None:
             return
         told = [gap.entry.last_slot for gap in log.gaps if gap.entry.cause == "anchor"]
         first, last = max([self._slot, *(slot + 1 for slot in told)]), self._watch.slot_now() - 1
