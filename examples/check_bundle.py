@@ -3,13 +3,17 @@
 It shows that docs/spec says enough to write a verifier: nothing is imported but Python's standard library
 and, for Ed25519, `cryptography`. Each section names its pages; the list of checks stands at the end.
 
-It checks: checkpoint, tree, tiles; the owner's signature and the origin; manifest and entries; environment;
-sample schema; program, schedule, graphs; state zero, recomputed from the seed; free bytes; every state;
-losses; data; released weights. All input is hostile to it: sizes are bounded first, only regular files
-inside the bundle are read, parsed JSON is encoded again and compared, and nothing is executed.
+It checks: checkpoint, tree, tiles; the owner's signature and the origin; manifest and entries, with slots,
+gaps and amendments; anchored checkpoints; environment; sample schema; programs, schedules, graphs; state
+zero, recomputed from the seed; free bytes; every state; losses; data; released weights. All input is hostile
+to it: sizes are bounded first, only regular files inside the bundle are read, parsed JSON is encoded again
+and compared, and nothing is executed.
 
 Left out: the replay, so nothing here shows that the states are the program's output; the closed list of
-operators and the binding of their arguments; inclusion and consistency proofs, since all entries are read.
+operators and the binding of their arguments; and all that shows a time. A beacon's signatures (BLS),
+witnesses' cosignatures and the signatures of time-stamps are not verified, so a beacon's seed may be
+anybody's choice, and nobody is told by when a checkpoint was anchored. Consistency proofs are not needed,
+since all entries are read.
 
     python examples/check_bundle.py runs/first --key owner.pub
 
@@ -60,6 +64,10 @@ class Contradiction(Finding):
 
 class Gap(Finding):
     """Something is absent, or of a kind that only a later version knows: the check is inconclusive."""
+
+
+class Absent(Gap):
+    """A file is not there."""
 
 
 class NotABundle(Finding):
@@ -225,7 +233,7 @@ class Bundle:
                 raise Gap(path, "leads out of the bundle, and is not followed")
             file = os.fdopen(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
         except (FileNotFoundError, NotADirectoryError):
-            raise Gap(path, "is not there") from None
+            raise Absent(path, "is not there") from None
         except OSError as error:
             raise Gap(path, f"cannot be read: {error.strerror}") from None
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -311,16 +319,50 @@ def leaf_hash(entry: bytes) -> bytes:
 
 def tree_root(leaf_hashes: Iterable[bytes]) -> bytes:
     """The root over leaf hashes, which are taken one after another."""
-    peaks: list[tuple[int, bytes]] = []  # sizes and roots of full subtrees, by falling size
+    peaks: list[tuple[int, bytes]] = []
     for leaf in leaf_hashes:
-        size, root = 1, leaf
-        while peaks and peaks[-1][0] == size:
-            size, root = 2 * size, sha256(b"\x01" + peaks.pop()[1] + root)
-        peaks.append((size, root))
-    total = peaks.pop()[1] if peaks else sha256(b"")
-    while peaks:
-        total = sha256(b"\x01" + peaks.pop()[1] + total)
+        grow(peaks, leaf)
+    return root_of(peaks)
+
+
+def grow(peaks: list[tuple[int, bytes]], leaf: bytes) -> None:
+    """Add a leaf hash to a tree, of which sizes and roots of full subtrees are known, by falling size."""
+    size, root = 1, leaf
+    while peaks and peaks[-1][0] == size:
+        size, root = 2 * size, sha256(b"\x01" + peaks.pop()[1] + root)
+    peaks.append((size, root))
+
+
+def root_of(peaks: list[tuple[int, bytes]]) -> bytes:
+    """The root of a tree by the roots of its full subtrees."""
+    *others, total = [root for _, root in peaks] or [sha256(b"")]
+    for root in reversed(others):
+        total = sha256(b"\x01" + root + total)
     return total
+
+
+def roots_of(leaf_hashes: Sequence[bytes], sizes: Sequence[int]) -> Iterator[bytes]:
+    """The root over the first leaf hashes, for each of these sizes, which ascend."""
+    peaks: list[tuple[int, bytes]] = []
+    start = 0
+    for size in sizes:
+        for leaf in leaf_hashes[start:size]:
+            grow(peaks, leaf)
+        start = size
+        yield root_of(peaks)
+
+
+def proven_root(leaf: bytes, index: int, size: int, proof: Sequence[bytes], where: str) -> bytes:
+    """The root to which an inclusion proof leads."""
+    demand(0 <= index < size, where, "an entry that is not in the tree")
+    if size == 1:
+        demand(not proof, where, "a proof of too many hashes")
+        return leaf
+    demand(proof and len(proof[-1]) == 32, where, "a proof of too few hashes, or of other ones")
+    half = 1 << (size - 1).bit_length() - 1
+    if index < half:
+        return sha256(b"\x01" + proven_root(leaf, index, half, proof[:-1], where) + proof[-1])
+    return sha256(b"\x01" + proof[-1] + proven_root(leaf, index - half, size - half, proof[:-1], where))
 
 
 def tiles(leaf_hashes: list[bytes]) -> Iterator[tuple[int, int, list[bytes]]]:
@@ -365,7 +407,7 @@ def check_log(run: Run) -> str:
         if room < 0:
             raise Gap(path, f"this checker reads no more than {LOG_BYTES} bytes of entries")
         run.entries += split_entries(data, width, path)
-    leaf_hashes = [leaf_hash(entry) for entry in run.entries]
+    leaf_hashes = run.leaf_hashes = [leaf_hash(entry) for entry in run.entries]
     demand(tree_root(leaf_hashes) == run.checkpoint.root, "checkpoint", "its root is not that of the entries")
     for level, index, hashes in tiles(leaf_hashes):
         path = tile_path(level, index, len(hashes))
@@ -400,34 +442,34 @@ class Checkpoint(NamedTuple):
     extensions: list[str]
 
 
-def parse_note(data: bytes) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+def parse_note(data: bytes, where: str = "checkpoint") -> tuple[str, list[tuple[str, bytes, bytes]]]:
     """A note's text, and the name, id and signature of each signature line; section 4."""
     try:
         whole = data.decode()
     except UnicodeDecodeError:
-        raise Contradiction("checkpoint", "not UTF-8") from None
-    demand(not re.search(r"[\0-\x09\x0b-\x1f]", whole), "checkpoint", "a control character")
+        raise Contradiction(where, "not UTF-8") from None
+    demand(not re.search(r"[\0-\x09\x0b-\x1f]", whole), where, "a control character")
     body, blank, tail = whole.rpartition("\n\n")
     lines = tail.split("\n")
     good = blank and not lines.pop() and 1 <= len(lines) <= 64 and len(data) <= 65_536
-    demand(good, "checkpoint", "not a text, an empty line and 1 to 64 signature lines")
+    demand(good, where, "not a text, an empty line and 1 to 64 signature lines")
     signatures = []
     for line in lines:
         match = re.fullmatch(f"\u2014 ({NAME}) ([^ ]+)", line)
-        signature = decode_base64(match[2], "checkpoint") if match else b""
-        demand(match and len(signature) >= 5, "checkpoint", "a signature line that is none")
+        signature = decode_base64(match[2], where) if match else b""
+        demand(match and len(signature) >= 5, where, "a signature line that is none")
         signatures.append((match[1] if match else "", signature[:4], signature[4:]))
     return body + "\n", signatures
 
 
-def parse_checkpoint(body: str) -> Checkpoint:
+def parse_checkpoint(body: str, where: str = "checkpoint") -> Checkpoint:
     """Read the text of a log's note; section 3."""
     line = r"[^\0-\x1f]+"
     match = re.fullmatch(rf"({line})\n(0|[1-9][0-9]{{0,18}})\n({line})\n((?:{line}\n)*)", body)
     if match is None or int(match[2]) >= 2**63:
-        raise Contradiction("checkpoint", "not an origin, a size below 2**63 and a root, each on its line")
-    root = decode_base64(match[3], "checkpoint")
-    demand(len(root) == 32, "checkpoint", "a root that is not of 32 bytes")
+        raise Contradiction(where, "not an origin, a size below 2**63 and a root, each on its line")
+    root = decode_base64(match[3], where)
+    demand(len(root) == 32, where, "a root that is not of 32 bytes")
     return Checkpoint(match[1], int(match[2]), root, match[4].split("\n")[:-1])
 
 
@@ -485,6 +527,78 @@ def origin_of(owner: Key, manifest_digest: bytes) -> str:
     return f"{owner.name}/{manifest_digest.hex()[:32]}"
 
 
+# ---- Chains and slots: beacon.md, sections 1 to 3 ------------------------------------------------
+
+ROUND = (1, 2**40)
+SLOT = (0, 2**24 - 1)
+CHAIN = {
+    "scheme": {"bls-unchained-g1-rfc9380"},
+    **dict.fromkeys(["hash", "group_hash"], digest),
+    "public_key": re.compile("[0-9a-f]{192}"),
+    "period_seconds": (1, 86_400),
+    "genesis_unix_seconds": (0, 2**40),
+    "beacon_id": re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
+}
+
+
+def chain_of(value: Any, where: str) -> dict[str, Any]:
+    """Read a chain. That its public key is a point of the curve is not looked at; section 1."""
+    fields: dict[str, Any] = read(value, CHAIN, where)
+    hashed = fields["period_seconds"].to_bytes(4, "big") + fields["genesis_unix_seconds"].to_bytes(8, "big")
+    hashed += bytes.fromhex(fields["public_key"]) + fields["group_hash"]
+    hashed += b"" if fields["beacon_id"] == "default" else fields["beacon_id"].encode()
+    demand(sha256(hashed) == fields["hash"], f"{where}.hash", "not the hash of the chain's parameters")
+    return fields
+
+
+SEED = Variant(
+    "source",
+    {
+        "declared": {"value": digest},
+        "beacon": {
+            "cadence_seconds": (1, 86_400),
+            "chains": [{"chain": chain_of, "first_round": ROUND}, 1, 8],
+        },
+    },
+)
+
+
+def check_slots(seed: dict[str, Any], where: str) -> None:
+    """Refuse chains and rounds that do not fit together; section 3."""
+    chains = [each["chain"] for each in seed["chains"]]
+    periods = [chain["period_seconds"] for chain in chains]
+    demand(len({chain["hash"] for chain in chains}) == len(chains), where, "one chain twice")
+    fits = not any(seed["cadence_seconds"] % period for period in periods)
+    demand(fits, where, "a cadence that is no multiple of a chain's period")
+    due = [round_due(each["chain"], each["first_round"]) for each in seed["chains"]]
+    demand(max(due) - min(due) <= max(periods), where, "rounds of slot 0 that are due far apart")
+
+
+def round_due(chain: dict[str, Any], number: int) -> int:
+    """When a round is due, in seconds of Unix time."""
+    return int(chain["genesis_unix_seconds"] + (number - 1) * chain["period_seconds"])
+
+
+def slot_rounds(seed: dict[str, Any], slot: int) -> list[int]:
+    """The round of each chain of a slot."""
+    cadence = seed["cadence_seconds"]
+    return [e["first_round"] + slot * cadence // e["chain"]["period_seconds"] for e in seed["chains"]]
+
+
+def slot_begins(seed: dict[str, Any], slot: int) -> int:
+    """When a slot begins, in seconds of Unix time."""
+    rounds = zip(seed["chains"], slot_rounds(seed, slot), strict=True)
+    return max(round_due(each["chain"], number) for each, number in rounds)
+
+
+def slot_value(seed: dict[str, Any], slot: int, signatures: Sequence[str]) -> bytes:
+    """The beacon value of a slot, by signatures that are not verified."""
+    value = b"gradseal/v1/beacons"
+    for each, number, signed in zip(seed["chains"], slot_rounds(seed, slot), signatures, strict=True):
+        value += each["chain"]["hash"] + number.to_bytes(8, "big") + sha256(bytes.fromhex(signed))
+    return sha256(value)
+
+
 # ---- Manifest and other entries: bundle.md, sections 1, 3 and 4; program.md, section 9 -----------
 
 COUNT = (1, 2**40)
@@ -504,7 +618,7 @@ MANIFEST = {
         "drop_last": bool,
         "order": {"shuffled-v1", "sequential-v1"},
         "collation": {"stack-v1"},
-        "seed": {"source": {"declared"}, "value": digest},
+        "seed": SEED,
     },
     "arithmetic": {str: object},
 }
@@ -518,6 +632,9 @@ ENTRY = Variant(
             "steps": (1, 2**20),
             **dict.fromkeys(["seal", "losses"], digest),
         },
+        "slot": {"index": SLOT, "signatures": [re.compile("[0-9a-f]{96}"), 1, 8]},
+        "gap": {"cause": {"anchor", "beacon"}, "first_slot": SLOT, "last_slot": SLOT},
+        "amendment": {"slot": (1, 2**24 - 1), "program": digest},
         "close": {"segments": (0, 2**24), "weights": digest},
     },
 )
@@ -540,6 +657,8 @@ def parse_manifest(entry: bytes) -> dict[str, Any]:
     plan = manifest["plan"]
     demand(plan["batch_size"] <= manifest["data"]["samples"], "entry 0.plan.batch_size", "above the samples")
     demand(segment_count(plan) <= 2**24, "entry 0.plan", "more than 2**24 segments")
+    if plan["seed"]["source"] == "beacon":
+        check_slots(plan["seed"], "entry 0.plan.seed")
     return manifest
 
 
@@ -547,7 +666,10 @@ def parse_entry(entry: bytes, where: str) -> dict[str, Any]:
     """Read an entry after the manifest."""
     value = decode_json(entry, 65_535, where)
     demand(not isinstance(value, dict) or value.get("kind") != "manifest", where, "a second manifest")
-    return dict(read(value, ENTRY, where))
+    fields = dict(read(value, ENTRY, where))
+    ascends = fields["kind"] != "gap" or fields["first_slot"] <= fields["last_slot"]
+    demand(ascends, where, "a gap that ends before it begins")
+    return fields
 
 
 def segment_count(plan: dict[str, Any]) -> int:
@@ -565,27 +687,112 @@ def check_manifest(run: Run) -> str:
     """Entry 0."""
     run.manifest, run.manifest_digest = parse_manifest(run.entries[0]), leaf_hash(run.entries[0])
     run.plan, run.data = run.manifest["plan"], run.manifest["data"]
-    run.seed = run_seed(run.plan["seed"]["value"], run.manifest_digest)
-    return f"{run.plan['steps']} steps in {segment_count(run.plan)} segments on {run.data['samples']} samples"
+    steps = (
+        f"{run.plan['steps']} steps in {segment_count(run.plan)} segments on {run.data['samples']} samples"
+    )
+    seed = run.plan["seed"]
+    if seed["source"] == "declared":
+        return f"{steps}, with a declared seed"
+    names = ", ".join(each["chain"]["beacon_id"] for each in seed["chains"])
+    return f"{steps}, with a slot of {names} each {seed['cadence_seconds']} s from {slot_begins(seed, 0)} on"
+
+
+class Log:
+    """What the entries say so far, each of which stands where it may.
+
+    `seeds` and `programs` are what is drawn from, and in force, from a segment's number on.
+    """
+
+    def __init__(self, manifest: dict[str, Any], manifest_digest: bytes) -> None:
+        self.plan: dict[str, Any] = manifest["plan"]
+        self.manifest_digest = manifest_digest
+        self.count = segment_count(self.plan)
+        self.beacon = self.plan["seed"]["source"] == "beacon"
+        self.seals: list[bytes] = []
+        self.segments: list[dict[str, Any]] = []
+        self.slots: list[int] = []
+        self.seeds: list[tuple[int, bytes]] = []
+        self.programs: list[tuple[int, bytes]] = [(0, manifest["program"])]
+        self.pending: list[tuple[int, bytes]] = []  # amendments that are not in force yet
+        self.missed: dict[str, int] = {}
+        self.weights: bytes | None = None
+        self.last = ""
+        if not self.beacon:
+            self.seeds.append((0, run_seed(self.plan["seed"]["value"], manifest_digest)))
+
+    def may_stand(self) -> set[str]:
+        """The kinds of entries that may come next."""
+        if self.weights is not None:
+            return set()
+        kinds = {"gap"} if self.beacon else set()
+        if self.beacon and self.last != "slot":
+            kinds |= {"slot"}
+        if not self.seals:
+            return kinds | {"initial"} if bool(self.slots) == self.beacon else kinds
+        kinds |= {"amendment"} if self.beacon else set()
+        return kinds | {"segment" if len(self.segments) < self.count else "close"}
+
+    def add(self, fields: dict[str, Any], where: str) -> None:
+        """Take the next entry."""
+        kind = fields["kind"]
+        demand(kind in self.may_stand(), where, f"{kind} in the wrong place")
+        if kind == "slot":
+            self.add_slot(fields["index"], fields["signatures"], where)
+        elif kind == "gap":
+            demand(fields["first_slot"] > self.missed.get(fields["cause"], -1), where, "a gap already told")
+            self.missed[fields["cause"]] = fields["last_slot"]
+        elif kind == "amendment":
+            self.add_amendment(fields["slot"], fields["program"], where)
+        else:
+            self.add_state(fields, where)
+        self.last = self.last if kind in ("gap", "amendment") else kind
+
+    def add_state(self, fields: dict[str, Any], where: str) -> None:
+        """State zero, a segment, or the close."""
+        numbers: dict[str, int] = {"segments": self.count} if fields["kind"] == "close" else {}
+        if fields["kind"] == "segment":
+            numbers = segment_numbers(self.plan, len(self.segments))
+            self.segments.append(fields)
+        demand(fields.items() >= numbers.items(), where, f"its numbers are not the plan's, {numbers}")
+        self.seals += [fields["seal"]] if "seal" in fields else []
+        self.weights = fields.get("weights")
+
+    def add_slot(self, index: int, signatures: list[str], where: str) -> None:
+        """A slot, from which the next segment draws, and which may put an amendment in force."""
+        seed = self.plan["seed"]
+        demand(len(signatures) == len(seed["chains"]), where, "not one signature for each chain")
+        follows = index > self.slots[-1] if self.slots else index == 0
+        demand(follows, where, "a slot that does not come after the one before, or is not the first")
+        self.slots.append(index)
+        own = slot_seed(slot_value(seed, index, signatures), index, self.manifest_digest)
+        self.seeds.append((len(self.segments), own))
+        in_force = [program for slot, program in self.pending if slot <= index]
+        self.pending = [each for each in self.pending if each[0] > index]
+        if in_force:
+            self.programs.append((len(self.segments), in_force[-1]))
+
+    def add_amendment(self, slot: int, program: bytes, where: str) -> None:
+        """Another program, which is in force from a later slot on."""
+        demand(slot > self.slots[-1], where, "an amendment for a slot that is not a later one")
+        demand(not self.pending or slot >= self.pending[-1][0], where, "an amendment before the one above")
+        self.pending.append((slot, program))
+
+    def amended(self) -> list[tuple[int, bytes]]:
+        """The amended programs that are read, each with the first segment that it is in force for."""
+        waiting = [(len(self.segments), program) for _, program in self.pending]
+        return list({first: (first, program) for first, program in [*self.programs[1:], *waiting]}.values())
 
 
 def check_entries(run: Run) -> str:
-    """The other entries are of the kind that their place demands, and have the plan's numbers."""
-    run.seals, run.segments, run.weights = [], [], None
-    count = segment_count(run.plan)
+    """The other entries stand where they may, and have the plan's numbers."""
+    run.log = Log(run.manifest, run.manifest_digest)
     for place, entry in enumerate(run.entries[1:], 1):
-        where = f"entry {place}"
-        fields = parse_entry(entry, where)
-        kind = "initial" if place == 1 else "segment" if place < count + 2 else "close"
-        numbers: dict[str, int] = {"segments": count} if kind == "close" else {}
-        if kind == "segment":
-            numbers = segment_numbers(run.plan, place - 2)
-            run.segments.append(fields)
-        demand(fields["kind"] == kind and place <= count + 2, where, f"{fields['kind']} in the wrong place")
-        demand(fields.items() >= numbers.items(), where, f"its numbers are not the plan's, {numbers}")
-        run.seals += [fields["seal"]] if "seal" in fields else []
-        run.weights = fields.get("weights")
-    return f"{len(run.segments)} of {count} segments stand in the plan's order"
+        run.log.add(parse_entry(entry, f"entry {place}"), f"entry {place}")
+    run.seals, run.segments, run.weights = run.log.seals, run.log.segments, run.log.weights
+    said = f"{len(run.segments)} of {run.log.count} segments stand in the plan's order"
+    if run.log.beacon:
+        said += f", {len(run.log.slots)} slots and {len(run.log.amended())} amended programs between them"
+    return said
 
 
 def check_close(run: Run) -> str:
@@ -599,6 +806,76 @@ def check_environment(run: Run) -> str:
     """The fields of native arithmetic."""
     found = read(run.manifest["arithmetic"], ENVIRONMENT, "entry 0.arithmetic")
     return "torch {torch} on {device}, {threads} threads, {processor} ({machine})".format(**found)
+
+
+# ---- Anchors: bundle.md, section 10; witness.md, section 5; timestamps.md ------------------------
+
+ANCHORED = [{"size": (1, 16_778_240), "timestamps": (0, 16)}, 0, 65_536]
+STAMPED = re.compile(rb"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01(?:\x05\x00)?\x04\x20(.{32})", re.DOTALL)
+
+
+class Receipt(NamedTuple):
+    """An entry's place in a signed log."""
+
+    entry: int
+    proof: list[bytes]
+    note: tuple[str, list[tuple[str, bytes, bytes]]]
+    checkpoint: Checkpoint
+
+
+def parse_receipt(data: bytes, where: str) -> Receipt:
+    """Read a receipt; witness.md, section 5."""
+    demand(len(data) <= 102_400, where, "longer than 102,400 bytes")
+    head, _, note = data.partition(b"\n\n")
+    match = re.fullmatch(
+        rb"c2sp\.org/tlog-proof@v1\n(?:extra ([^\n]+)\n)?index (0|[1-9][0-9]{0,18})((?:\n[^\n]+){0,63})", head
+    )
+    if match is None or int(match[2]) >= 2**63:
+        raise Contradiction(where, "not a receipt's first line, index and hashes")
+    extra = decode_base64((match[1] or b"AA==").decode("ascii", "replace"), where)
+    proof = [decode_base64(line.decode("ascii", "replace"), where) for line in match[3].split(b"\n")[1:]]
+    demand(1 <= len(extra) <= 16_384, where, "not 1 to 16,384 extra bytes")
+    demand(all(len(node) == 32 for node in proof), where, "a hash that is not of 32 bytes")
+    signed = parse_note(note, where)
+    return Receipt(int(match[2]), proof, signed, parse_checkpoint(signed[0], where))
+
+
+def check_anchors(run: Run) -> str:
+    """Every anchored checkpoint is the owner's, and of the beginning of this log."""
+    path, limit = "anchors/index", 4_194_304
+    try:
+        listed = read(decode_json(run.bundle.read(path, limit), limit, path), ANCHORED, path)
+    except Absent:
+        return "none, so nothing says by when the log was there"
+    sizes = [each["size"] for each in listed]
+    demand(sizes == sorted(set(sizes)), path, "sizes that do not ascend")
+    stamps = own = 0
+    for each, root in zip(listed, roots_of(run.leaf_hashes, sizes), strict=True):
+        with run.bundle.noting_gaps():
+            text = check_receipt(run, each["size"], root)
+            for number in range(each["timestamps"]):
+                token = run.bundle.read(f"anchors/{each['size']}.{number}.tsr", 65_536)
+                stamps, own = stamps + 1, own + (sha256(text.encode()) in STAMPED.findall(token))
+    said = (
+        f"{len(sizes)} anchored checkpoints are the owner's and of this log; {own} of {stamps} time-stamps "
+    )
+    return said + "name their digests, by signatures that were not verified"
+
+
+def check_receipt(run: Run, size: int, root: bytes) -> str:
+    """The receipt of an anchored size; gives the text of its checkpoint."""
+    path, owner = f"anchors/{size}.tlog-proof", run.manifest["owner"]
+    receipt = parse_receipt(run.bundle.read(path, 102_400), path)
+    named = (receipt.checkpoint.size, receipt.entry) == (size, size - 1)
+    demand(named, path, "not of the last entry of its size")
+    demand(has_signed(owner, *receipt.note), path, "not signed by the manifest's owner")
+    demand(receipt.checkpoint.origin == run.checkpoint.origin, path, "of another log")
+    demand(size <= len(run.entries), path, "the log was anchored with more entries: it was cut short")
+    demand(receipt.checkpoint.root == root, path, "not the root of the log of this size: it was forked")
+    leaf = run.leaf_hashes[size - 1]
+    proven = proven_root(leaf, size - 1, size, receipt.proof, path)
+    demand(proven == root, path, "its proof does not lead to the root")
+    return receipt.note[0]
 
 
 # ---- Program: program.md, sections 1, 2 and 5 ----------------------------------------------------
@@ -759,25 +1036,44 @@ def check_columns(columns: list[dict[str, Any]], optimizer: dict[str, Any]) -> N
     demand(sum(len(c["pieces"]) for c in columns) <= SCHEDULED_PIECES, where, "too many pieces")
 
 
-def check_program(run: Run) -> str:
-    """The program, whose batch sizes are the plan's."""
-    run.program_bytes = run.bundle.blob(run.manifest["program"], DOCUMENT_BYTES)
-    run.program = parse_program(run.program_bytes)
-    run.layout, run.constants = run.program["layout"], run.program["constants"]
+def read_program(run: Run, digest: bytes) -> tuple[bytes, dict[str, Any]]:
+    """A program's blob, whose batch sizes are the plan's, and what it says."""
+    data = run.bundle.blob(digest, DOCUMENT_BYTES)
+    program = parse_program(data)
     full = run.plan["batch_size"]
     rest = 0 if run.plan["drop_last"] else run.data["samples"] % full
-    sizes = [graph["batch_size"] for graph in run.program["graphs"]]
+    sizes = [graph["batch_size"] for graph in program["graphs"]]
     demand(sizes == ([rest, full] if rest else [full]), "program.graphs", "not for the plan's batch sizes")
+    return data, program
+
+
+def check_amended(run: Run) -> str:
+    """The programs that amendments put in force, for the same tensors."""
+    run.amended = []
+    for first, digest in run.log.amended():
+        data, program = read_program(run, digest)
+        same = (program["layout"], program["constants"]) == (run.layout, run.constants)
+        demand(same, f"program from segment {first} on", "not for the tensors of the manifest's program")
+        run.amended.append((first, data, program))
+    return f"{len(run.amended)}" + "".join(f", from segment {first} on" for first, _, _ in run.amended[:8])
+
+
+def check_program(run: Run) -> str:
+    """The program that the manifest names."""
+    run.program_bytes, run.program = read_program(run, run.manifest["program"])
+    run.layout, run.constants = run.program["layout"], run.program["constants"]
     parameters = [math.prod(tensor.shape) for tensor in run.layout if tensor.name.startswith("parameters/")]
     return f"{run.program['optimizer']['name']}, {sum(parameters)} parameters, {len(run.layout)} tensors"
 
 
 def check_schedule(run: Run) -> str:
-    """The values of a schedule; section 5."""
-    if run.program["schedule"] is None:
-        return "none"
-    check_values(run.program["schedule"], run.program["optimizer"], run.plan["steps"])
-    return f"{len(run.program['schedule']['columns'])} columns for {run.plan['steps']} steps"
+    """The values of a schedule, and of those in amended programs; section 5."""
+    columns = 0
+    for program in (run.program, *(program for _, _, program in run.amended)):
+        if program["schedule"] is not None:
+            check_values(program["schedule"], program["optimizer"], run.plan["steps"])
+            columns += len(program["schedule"]["columns"])
+    return f"{columns} columns for {run.plan['steps']} steps" if columns else "none"
 
 
 def check_values(schedule: dict[str, Any], optimizer: dict[str, Any], steps: int) -> None:
@@ -892,20 +1188,27 @@ def check_references(graph: dict[str, Any], program: dict[str, Any], leaves: int
 
 def check_graphs(run: Run) -> str:
     """The graphs, by rising batch size, have nothing in them that the program has not."""
-    run.graphs, outlines = [], set()
     compressor = lzma.LZMACompressor()
+    outlines: set[str] = set()
     size = len(compressor.compress(run.program_bytes))
-    for entry in run.program["graphs"]:
-        where = f"graph of batch size {entry['batch_size']}"
-        data = run.bundle.blob(entry["graph"], DOCUMENT_BYTES)
-        graph = parse_graph(data, where)
-        check_references(graph, run.program, len(run.fields), where)
-        run.graphs.append(graph)
-        size += len(compressor.compress(data))
-        outlines.add(str([[node[0] for node in graph["nodes"]], sorted(graph["gradients"])]))
+    run.graphs = []
+    run.amended_graphs = [[] for _ in run.amended]
+    programs = [(run.program, run.graphs)]
+    programs += [(a[2], graphs) for a, graphs in zip(run.amended, run.amended_graphs, strict=True)]
+    for number, (program, graphs) in enumerate(programs):
+        size += len(compressor.compress(run.amended[number - 1][1])) if number else 0
+        for entry in program["graphs"]:
+            where = f"graph of batch size {entry['batch_size']}"
+            data = run.bundle.blob(entry["graph"], DOCUMENT_BYTES)
+            graph = parse_graph(data, where)
+            check_references(graph, program, len(run.fields), where)
+            graphs.append(graph)
+            size += len(compressor.compress(data))
+            outlines.add(str([[node[0] for node in graph["nodes"]], sorted(graph["gradients"])]))
     size += len(compressor.flush())
     unlike = "; THEIR OPERATORS OR GRADIENTS DIFFER" if len(outlines) > 1 else ""
-    return f"{len(run.graphs)}, compressed with the program {size} bytes{unlike}"
+    count = sum(len(graphs) for _, graphs in programs)
+    return f"{count}, compressed with the programs {size} bytes{unlike}"
 
 
 # ---- Seeds, words, numbers, permutations: randomness.md, sections 1 to 4 -------------------------
@@ -916,6 +1219,12 @@ MASK = 2**64 - 1
 def run_seed(declared: bytes, manifest_digest: bytes) -> bytes:
     """The run's seed, by HKDF-SHA256."""
     return expand(hmac.digest(bytes(32), declared, "sha256"), b"gradseal/v1/run-seed" + manifest_digest, 32)
+
+
+def slot_seed(value: bytes, slot: int, manifest_digest: bytes) -> bytes:
+    """The seed of a slot, by HKDF-SHA256."""
+    info = b"gradseal/v1/slot-seed" + slot.to_bytes(8, "big") + manifest_digest
+    return expand(hmac.digest(bytes(32), value, "sha256"), info, 32)
 
 
 def expand(key: bytes, info: bytes, size: int) -> bytes:
@@ -1249,8 +1558,10 @@ def check_initialisation(run: Run) -> str:
 
 
 def check_state_zero(run: Run) -> str:
-    """State zero is what the rules give with the run's seed, or what was given."""
+    """State zero is what the rules give with the first seed, or what was given."""
     left = FILL_COST
+    if not run.log.seeds:
+        raise Gap("log", "no slot has begun")
     for tensor, found, source in zip(run.layout, open_state(run, 0), run.sources, strict=False):
         where = f"state zero: {tensor.name}"
         expected = hashlib.sha256()
@@ -1259,11 +1570,16 @@ def check_state_zero(run: Run) -> str:
             left -= math.ceil(math.prod(tensor.shape) * costs.get(source["kind"], 1))
             if left < 0:
                 raise Gap(where, "too large for this checker to recompute")
-            for chunk in fill(source, tensor, run.seed):
+            for chunk in fill(source, tensor, run.log.seeds[0][1]):
                 expected.update(chunk)
         good = found == (expected.digest() if isinstance(source, dict) else source)
-        demand(good, where, "not what the initialisation gives with the run's seed")
-    return "every tensor is what its rule gives with the declared seed, or was given"
+        demand(good, where, "not what the initialisation gives with the first seed")
+    return f"every tensor is what its rule gives with the seed of {of_seed(run)}, or was given"
+
+
+def of_seed(run: Run) -> str:
+    """Where the first seed is from."""
+    return "slot 0" if run.log.beacon else "the owner's choice"
 
 
 def free_bytes(
@@ -1278,6 +1594,12 @@ def free_bytes(
     rules = [source for source in sources if isinstance(source, dict)]
     items.append(("the choice of rules", rule_bytes(rules)))
     items.append(("shapes of constants and buffers", number_bytes(shape_numbers(program), set())))
+    return [item for item in [*items, *said_items(program, graphs)] if item[1]]
+
+
+def said_items(program: dict[str, Any], graphs: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """The same of the graphs and the optimizer of a program."""
+    items = []
     seen: set[bytes] = set()
     for graph, entry in reversed(list(zip(graphs, program["graphs"], strict=True))):
         counted = (found for found in graph_numbers(graph) if found not in UNCOUNTED)
@@ -1285,7 +1607,7 @@ def free_bytes(
     optimizer = program["optimizer"]
     items.append((f"hyperparameters of {optimizer['name']}", optimizer_bytes(optimizer, program["clip"])))
     items.append(("schedule", schedule_bytes(program["schedule"]) if program["schedule"] else 0))
-    return [item for item in items if item[1]]
+    return items
 
 
 def rule_bytes(rules: list[dict[str, Any]]) -> int:
@@ -1368,6 +1690,9 @@ def shape_numbers(program: dict[str, Any]) -> Iterator[float]:
 def check_free_bytes(run: Run) -> str:
     """Count what no rule derives, as section 8 does."""
     items = free_bytes(run.program, run.sources, run.graphs)
+    for (first, _, program), graphs in zip(run.amended, run.amended_graphs, strict=True):
+        said = said_items(program, graphs)
+        items += [(f"{name}, amended from segment {first} on", size) for name, size in said if size]
     return f"{sum(size for _, size in items)}" + "".join(f"; {name}: {size}" for name, size in items[:8])
 
 
@@ -1494,25 +1819,36 @@ def sample_leaf(schema: bytes, fields: list[Tensor], take: Callable[[int], bytes
     return leaf.digest()
 
 
-def batch(plan: dict[str, Any], samples: int, seed: bytes, place: int) -> list[int]:
-    """The samples of a batch of the run, by the batch's number."""
+def batch(plan: dict[str, Any], samples: int, seeds: Sequence[tuple[int, bytes]], number: int) -> list[int]:
+    """The samples of a batch of the run, by its number; `seeds` by the first segment that draws from each."""
     size = plan["batch_size"]
-    epoch, place = divmod(place, samples // size if plan["drop_last"] else -(-samples // size))
+    an_epoch = samples // size if plan["drop_last"] else -(-samples // size)
+    epoch, place = divmod(number, an_epoch)
     entries = range(place * size, min(place * size + size, samples))
     if plan["order"] == "sequential-v1":
         return list(entries)
+    first = epoch * an_epoch
+    begins = {segment * plan["every"] * plan["accumulate"]: seed for segment, seed in seeds}
+    seed = begins[max(m for m in begins if m <= first)]
     order = permutation(derive(seed, ["order", epoch]), samples)
+    for m in sorted(m for m in begins if first < m <= number):
+        left = order[(m - first) * size :]
+        anew = permutation(derive(begins[m], ["order", epoch, m]), len(left))
+        order[(m - first) * size :] = [left[i] for i in anew]
     return [order[i] for i in entries]
 
 
 def print_batches(run: Run, count: int) -> None:
-    """Print which samples the first batches of the run hold."""
+    """Print which samples the first batches of the run hold, as far as their seeds are known."""
+    if run.log.beacon:
+        steps = sum(segment["steps"] for segment in run.segments)
+        count = min(count, steps * run.plan["accumulate"])
     if count > 0 and run.data["samples"] > ORDERED_SAMPLES:
         print(f"no batches: this checker puts no more than {ORDERED_SAMPLES} samples in order")
         return
     for place in range(min(count, run.plan["steps"] * run.plan["accumulate"])):
         step, each = divmod(place, run.plan["accumulate"])
-        print(f"step {step}, batch {each}:", *batch(run.plan, run.data["samples"], run.seed, place))
+        print(f"step {step}, batch {each}:", *batch(run.plan, run.data["samples"], run.log.seeds, place))
 
 
 # ---- Released weights: bundle.md, section 7 ------------------------------------------------------
@@ -1594,11 +1930,12 @@ class Run:
     """What is known of a run. A check sets what it read; those that need it come later in the list."""
 
     entries: list[bytes]
+    leaf_hashes: list[bytes]
+    log: Log
     manifest: dict[str, Any]
     manifest_digest: bytes
     plan: dict[str, Any]
     data: dict[str, Any]
-    seed: bytes
     seals: list[bytes]
     segments: list[dict[str, Any]]
     weights: bytes | None
@@ -1608,6 +1945,10 @@ class Run:
     layout: list[Tensor]
     constants: list[Tensor]
     graphs: list[dict[str, Any]]
+    amended: list[
+        tuple[int, bytes, dict[str, Any]]
+    ]  # from a segment on a program, its bytes and what it says
+    amended_graphs: list[list[dict[str, Any]]]
     sources: list[Any]
     release: dict[str, str]
 
@@ -1627,12 +1968,14 @@ CHECKS: list[tuple[str, Callable[[Run], str], list[str]]] = [  # name, check, an
     ("manifest", check_manifest, ["log"]),
     ("owner", check_owner, ["manifest"]),
     ("entries", check_entries, ["manifest"]),
+    ("anchors", check_anchors, ["owner"]),
     ("close", check_close, ["entries"]),
     ("environment", check_environment, ["manifest"]),
     ("sample schema", check_schema, ["manifest"]),
     ("program", check_program, ["manifest"]),
-    ("schedule", check_schedule, ["program"]),
-    ("graphs", check_graphs, ["program", "sample schema"]),
+    ("amendments", check_amended, ["program", "entries"]),
+    ("schedule", check_schedule, ["amendments"]),
+    ("graphs", check_graphs, ["amendments", "sample schema"]),
     ("initialisation", check_initialisation, ["program"]),
     ("free bytes", check_free_bytes, ["initialisation", "graphs"]),
     ("state zero", check_state_zero, ["initialisation", "entries"]),
@@ -1660,8 +2003,10 @@ def check_bundle(root: str, key: Key | None = None, batches: int = 0) -> str:
     if key is None:
         show("not checked", "whose it is", "no key was given: the record only agrees with itself")
     show("not checked", "computation", "no step was replayed, no operator looked up")
-    show("not checked", "precedence", "nothing shows when the record was made")
-    if "manifest" in passed:
+    if "entries" in passed and run.log.beacon:
+        show("not checked", "beacon", f"the signatures of {len(run.log.slots)} slots, which need BLS12-381")
+    show("not checked", "precedence", "no time was judged: no chain, witness or authority is known here")
+    if "entries" in passed:
         print_batches(run, batches)
     outcome = "inconclusive" if results & {"incomplete", "inconclusive"} else "consistent"
     outcome = "rejected" if "rejected" in results else outcome

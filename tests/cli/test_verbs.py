@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from gradseal.precede.trust_text import write_trust
+from gradseal.proof.note import VerificationKey
+from gradseal.witness.loopback import Loopback
+
 COMMAND = [sys.executable, "-c", "from gradseal.cli import main; main()"]
 CLAIMS = ["integrity", "precedence", "initialisation", "data", "computation"]
 
@@ -75,6 +79,8 @@ def test_an_accepted_bundle_gives_one_json_object_and_status_0(owned: Owned) -> 
         "draw",
         "record",
         "segments",
+        "trust",
+        "windows",
     }
     assert verdict["outcome"] == "accepted"
     assert list(verdict["claims"]) == CLAIMS
@@ -303,12 +309,51 @@ def test_the_demo_is_as_promised(tmp_path: Path) -> None:
     assert ended.stdout.count("\nrejected ") == len(TAMPERINGS) >= 6
     assert "found: nothing" not in ended.stdout
     made = tmp_path / "demo"
-    assert sorted(p.name for p in made.iterdir()) == ["bundle", "key", "report.html", "verdict.json"]
+    assert sorted(p.name for p in made.iterdir()) == [
+        "bundle",
+        "key",
+        "report.html",
+        "trust.toml",
+        "verdict.json",
+    ]
     verdict = json.loads((made / "verdict.json").read_text())
     assert verdict["outcome"] == "accepted"
+    assert [verdict["claims"][c]["status"] for c in CLAIMS] == ["shown"] * 5
     page = (made / "report.html").read_text()
     assert page.count('class="mark rejected"') == len(TAMPERINGS)
     assert "<script" not in page
     assert "://" not in page
     again = run("verify", "demo/bundle", "--json", cwd=tmp_path)
     assert again.returncode == 3
+
+
+def test_time_from_the_command_line(tmp_path: Path) -> None:
+    """Recorded with slots and anchors, shown, anchored once more, and verified with pins and without."""
+    (tmp_path / "owner.pub").write_text(
+        run("key", "new", "owner.key", "--name", "example.org/models", cwd=tmp_path).stdout
+    )
+    owner = VerificationKey.parse((tmp_path / "owner.pub").read_text().strip(), where="owner.pub")
+    (tmp_path / "services").mkdir()
+    with Loopback(tmp_path / "services", owner) as loopback:
+        write_trust(loopback.trust, tmp_path / "trust.toml")
+        recorded = run(
+            *("record", "digits", "--out", "run", "--key", "owner.key", "--steps", "10"),
+            *("--anchors", "trust.toml", "--cadence", "8", "--lead", "5"),
+            cwd=tmp_path,
+        )
+        assert (recorded.returncode, recorded.stderr) == (0, ""), recorded.stderr
+        assert "--trust trust.toml" in recorded.stdout
+        again = run("anchor", "run", "--anchors", "trust.toml", cwd=tmp_path)
+        assert (again.returncode, again.stderr) == (0, "")
+        assert "anchored by 1 witnesses and 1 time-stamps" in again.stdout
+    away = run("anchor", "run", "--anchors", "trust.toml", "--timeout", "2", cwd=tmp_path)
+    assert away.returncode == 2
+    assert away.stderr.count("not anchored: ") == 2
+    shown = run("show", "run", cwd=tmp_path)
+    assert "slots           of 8 s, seeds from a beacon" in shown.stdout
+    verified = run("verify", "run", "--trust", "trust.toml", "--require", "precedence", cwd=tmp_path)
+    assert verified.returncode == 0, verified.stdout
+    assert "precedence      shown" in verified.stdout
+    unpinned = run("verify", "run", "--key", "owner.pub", "--require", "precedence", cwd=tmp_path)
+    assert unpinned.returncode == 3
+    assert "is not pinned" in unpinned.stdout

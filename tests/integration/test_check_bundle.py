@@ -1,16 +1,19 @@
-"""The checker of bundles that was written from the specification alone, on the vectors and on a real bundle.
+"""The checker of bundles that was written from the specification alone, on the vectors and on real bundles.
 
 It shares no code with Gradseal, so what both accept and refuse is what the specification says.
 """
 
 import base64
+import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import gradseal
+from bundles import check, statuses
+from forged_slots import Amended, Between, forge_slots
+from gradseal.program.program import Program
+from gradseal.proof.entries import Gap
 
 ROOT = Path(__file__).parents[2]
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -131,6 +138,31 @@ def test_leaves_and_roots_are_those_of_the_vectors() -> None:
 @pytest.mark.parametrize(("size", "root"), _vectors("merkle.json", "longer").items())
 def test_the_root_of_a_longer_tree(size: str, root: str) -> None:
     assert checker.tree_root(checker.leaf_hash(bytes([i])) for i in range(int(size))).hex() == root
+
+
+@pytest.mark.parametrize("case", _cases("merkle.json", "inclusion"))
+def test_a_proof_leads_to_the_root(case: dict[str, Any]) -> None:
+    assert _proven(case) == case["root"]
+
+
+@pytest.mark.parametrize("case", _cases("merkle.json", "invalid", "inclusion"))
+def test_another_proof_leads_elsewhere(case: dict[str, Any]) -> None:
+    with contextlib.suppress(checker.Contradiction):
+        assert _proven(case) != case["root"]
+
+
+def _proven(case: dict[str, Any]) -> str:
+    proof = [bytes.fromhex(node) for node in case["proof"]]
+    leaf = bytes.fromhex(case["leaf"])
+    root: bytes = checker.proven_root(leaf, case["index"], case["size"], proof, "vector")
+    return root.hex()
+
+
+def test_the_root_of_every_beginning_of_a_log() -> None:
+    vectors = _vectors("merkle.json")
+    leaves = [checker.leaf_hash(bytes.fromhex(entry)) for entry in vectors["entries"]]
+    assert [root.hex() for root in checker.roots_of(leaves, range(1, 9))] == vectors["roots"][1:]
+    assert [root.hex() for root in checker.roots_of(leaves, [3, 8])] == vectors["roots"][3:9:5]
 
 
 @pytest.mark.parametrize("case", _cases("tiles.json", "paths"))
@@ -295,6 +327,130 @@ def test_other_losses_are_refused(case: dict[str, Any]) -> None:
     _refused(checker.parse_losses, bytes.fromhex(case["bytes"]), case["steps"], "vector")
 
 
+# ---- slots.json, beacon.json; receipts of witness.json
+
+
+def _manifest_of(data: str) -> tuple[dict[str, Any], bytes]:
+    entry = bytes.fromhex(data)
+    return checker.parse_manifest(entry), checker.leaf_hash(entry)
+
+
+def _seed_of(plan: dict[str, Any]) -> Any:
+    chains = [{name: each[name] for name in ("chain", "first_round")} for each in plan["chains"]]
+    seed = {"source": "beacon", "cadence_seconds": plan["cadence_seconds"], "chains": chains}
+    found = _read(seed, checker.SEED)
+    checker.check_slots(found, "vector")
+    return found
+
+
+@pytest.mark.parametrize("case", _cases("slots.json", "plans"))
+def test_slots_have_the_rounds_of_the_plan(case: dict[str, Any]) -> None:
+    seed = _seed_of(case)
+    for slot in case["slots"]:
+        assert checker.slot_rounds(seed, slot["slot"]) == slot["rounds"]
+        assert checker.slot_begins(seed, slot["slot"]) == slot["begins"]
+
+
+@pytest.mark.parametrize("case", _cases("slots.json", "invalid", "plans"))
+def test_another_plan_is_refused(case: dict[str, Any]) -> None:
+    _refused(_seed_of, case)
+
+
+@pytest.mark.parametrize("case", _cases("slots.json", "manifests"))
+def test_a_manifest_with_a_beacons_seed_is_read(case: dict[str, Any]) -> None:
+    manifest, leaf = _manifest_of(case["bytes"])
+    assert manifest["plan"]["seed"]["cadence_seconds"] == case["json"]["plan"]["seed"]["cadence_seconds"]
+    assert leaf.hex() == case["digest"]
+
+
+@pytest.mark.parametrize("case", _cases("slots.json", "invalid", "manifests"))
+def test_another_manifest_with_a_beacons_seed_is_refused(case: dict[str, str]) -> None:
+    _refused(_manifest_of, case["bytes"])
+
+
+@pytest.mark.parametrize("case", _cases("slots.json", "entries"))
+def test_a_slot_gap_or_amendment_is_read(case: dict[str, Any]) -> None:
+    entry = checker.parse_entry(bytes.fromhex(case["bytes"]), "vector")
+    plain = {name: value.hex() if isinstance(value, bytes) else value for name, value in entry.items()}
+    assert plain == case["json"]
+
+
+@pytest.mark.parametrize("case", _cases("slots.json", "invalid", "entries"))
+def test_another_slot_gap_or_amendment_is_refused(case: dict[str, str]) -> None:
+    _refused(checker.parse_entry, bytes.fromhex(case["bytes"]), "vector")
+
+
+def _log_of(case: dict[str, Any]) -> Any:
+    log = checker.Log(*_manifest_of(_vectors("slots.json", "log_manifests", case["manifest"])))
+    for place, entry in enumerate(case["entries"], 1):
+        log.add(checker.parse_entry(bytes.fromhex(entry), f"entry {place}"), f"entry {place}")
+    return log
+
+
+@pytest.mark.parametrize("case", _cases("slots.json", "logs"))
+def test_a_log_gives_each_segment_its_seed_and_program(case: dict[str, Any]) -> None:
+    log = _log_of(case)
+    seeds, programs = log.seeds, [log.programs[0], *log.amended()]
+    assert (seeds[0][1].hex() if seeds else None) == case["first_seed"]
+    assert len(log.segments) == len(case["segments"])
+    for index, segment in enumerate(case["segments"]):
+        assert [seed for first, seed in seeds if first <= index][-1].hex() == segment["seed"]
+        assert [program for first, program in programs if first <= index][-1].hex() == segment["program"]
+    assert (log.weights is not None) is case["close"]
+
+
+@pytest.mark.parametrize("case", _cases("slots.json", "invalid", "logs"))
+def test_another_log_is_refused_at_its_last_entry(case: dict[str, Any]) -> None:
+    _log_of({**case, "entries": case["entries"][:-1]})
+    _refused(_log_of, case)
+
+
+def test_a_beacon_gives_the_value_of_a_slot() -> None:
+    for case in _vectors("beacon.json", "combinations"):
+        chains = {chain["hash"]: json.loads(chain["text"]) for chain in _vectors("beacon.json", "chains")}
+        seed = {
+            "cadence_seconds": 30,
+            "chains": [
+                {"chain": checker.chain_of(chains[one["chain"]], "vector"), "first_round": one["round"]}
+                for one in case["rounds"]
+            ],
+        }
+        signatures = [one["signature"] for one in case["rounds"]]
+        assert checker.slot_value(seed, 0, signatures).hex() == case["value"]
+
+
+# What is no point of the curve, the checker does not know.
+POINTS = {"a key at infinity", "a key off the curve", "a key outside the group"}
+
+
+@pytest.mark.parametrize("case", _cases("beacon.json", "invalid", "chains"))
+def test_another_chain_is_refused(case: dict[str, str]) -> None:
+    def parse() -> None:
+        checker.chain_of(checker.decode_json(case["text"].encode(), 4096, "vector"), "vector")
+
+    if case["reason"] in POINTS:
+        parse()
+    else:
+        _refused(parse)
+
+
+@pytest.mark.parametrize("case", _cases("witness.json", "receipts"))
+def test_a_receipt_is_read(case: dict[str, Any]) -> None:
+    receipt = checker.parse_receipt(bytes.fromhex(case["bytes"]), "vector")
+    try:
+        leaf, size = bytes.fromhex(case["leaf"]), receipt.checkpoint.size
+        proven = checker.proven_root(leaf, receipt.entry, size, receipt.proof, "vector")
+        included = proven == receipt.checkpoint.root
+    except checker.Contradiction:
+        included = False
+    assert included is case["included"]
+
+
+@pytest.mark.parametrize("case", _cases("witness.json", "invalid", "receipts"))
+def test_another_receipt_is_refused(case: dict[str, str]) -> None:
+    _refused(checker.parse_receipt, bytes.fromhex(case["bytes"]), "vector")
+
+
 def _compare_weights(data: bytes, directory: Path) -> None:
     """Compare the bytes of a safetensors file with the state of the vectors."""
     case = _vectors("bundle.json", "release")
@@ -453,9 +609,19 @@ def test_samples_have_their_leaves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", _cases("program.json", "orders"))
 def test_steps_take_the_samples_of_the_vectors(case: dict[str, Any]) -> None:
     plan = {"batch_size": case["batch_size"], "drop_last": case["drop_last"], "order": case["rule"]}
-    seed = bytes.fromhex(case["seed"])
-    batches = [checker.batch(plan, case["samples"], seed, step) for step in range(len(case["steps"]))]
+    plan |= {"every": 1, "accumulate": 1}
+    seeds = [(0, bytes.fromhex(case["seed"]))]
+    batches = [checker.batch(plan, case["samples"], seeds, step) for step in range(len(case["steps"]))]
     assert batches == case["steps"]
+
+
+@pytest.mark.parametrize("case", _cases("program.json", "orders_of_seeds"))
+def test_batches_hold_the_samples_of_the_vectors_with_several_seeds(case: dict[str, Any]) -> None:
+    plan = {name: case[name] for name in ("batch_size", "drop_last", "every", "accumulate")}
+    plan["order"] = case["rule"]
+    seeds = [(one["first_segment"], bytes.fromhex(one["seed"])) for one in case["seeds"]]
+    count = len(case["batches"])
+    assert [checker.batch(plan, case["samples"], seeds, n) for n in range(count)] == case["batches"]
 
 
 @pytest.mark.parametrize("case", _cases("program.json", "updates"))
@@ -472,6 +638,12 @@ def test_an_optimizer_keeps_the_tensors_of_the_vectors(case: dict[str, Any]) -> 
 def test_the_run_has_its_seed(case: dict[str, str]) -> None:
     declared, manifest_digest = bytes.fromhex(case["declared"]), bytes.fromhex(case["manifest_digest"])
     assert checker.run_seed(declared, manifest_digest).hex() == case["seed"]
+
+
+@pytest.mark.parametrize("case", _cases("randomness.json", "slot_seed"))
+def test_a_slot_has_its_seed(case: dict[str, Any]) -> None:
+    value, manifest_digest = bytes.fromhex(case["value"]), bytes.fromhex(case["manifest_digest"])
+    assert checker.slot_seed(value, case["slot"], manifest_digest).hex() == case["seed"]
 
 
 @pytest.mark.parametrize("case", _cases("randomness.json", "derive"))
@@ -924,3 +1096,230 @@ def test_what_the_owner_forges_is_found(
     forge(bundle)
     assert _outcome(bundle) == outcome
     assert reason in capsys.readouterr().out
+
+
+# ---- a real bundle with a beacon's seeds and anchors, and altered ones
+
+SIGNER = gradseal.SigningKey.parse(OWNER.text)
+
+
+def _slower(program: Program) -> Program:
+    optimizer = program.optimizer
+    return replace(program, optimizer=optimizer.at({(0, "lr"): 0.01}))
+
+
+@pytest.fixture(scope="module")
+def forged(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slots 0, 1 and 4, a gap of 2 and 3, and another program from slot 4 on; two chains."""
+    bundle = tmp_path_factory.mktemp("forged") / "bundle"
+    missed = Gap(cause="beacon", first_slot=2, last_slot=3)
+    between: dict[int, list[Between]] = {1: [1, Amended(slot=3, change=_slower)], 2: [missed, 4]}
+    trust = forge_slots(recorded, bundle, SIGNER, between, chains=2)
+    verdict = check(bundle, trust=trust, keys=[SIGNER.verification_key])
+    # Gradseal finds all of it true, so what the checker finds is of a good bundle.
+    shown = ("integrity", "precedence", "data", "computation")
+    assert [statuses(verdict)[claim] for claim in shown] == ["shown"] * 4, verdict.claims
+    return bundle
+
+
+@pytest.fixture
+def seeded(forged: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(forged, tmp_path / "bundle")
+
+
+def test_a_bundle_with_slots_is_consistent(forged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checker.main([str(forged), "--key", str(OWNER.key), "--batches", "99"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 of 3 segments stand in the plan's order, 3 slots and 1 amended programs between them" in printed
+    assert "the signatures of 3 slots, which need BLS12-381" in printed
+    assert "no time was judged" in printed
+    assert "6 anchored checkpoints are the owner's and of this log; 6 of 6 time-stamps name" in printed
+    assert "amendments      1, from segment 2 on" in printed
+    assert "hyperparameters of sgd, amended from segment 2 on" in printed
+    batches = [line.split(":")[1].split() for line in printed.splitlines() if line.startswith("step ")]
+    assert [len(batch) for batch in batches] == [4, 4, 2, 4, 4]
+    assert sorted(int(sample) for batch in batches[:3] for sample in batch) == list(range(10))
+
+
+def test_batches_are_those_that_gradseal_trained_on(forged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = checker.Run(str(forged), OWNER.key)
+    for check_ in (checker.check_log, checker.check_manifest, checker.check_entries):
+        check_(run)
+    batches = [checker.batch(run.plan, 10, run.log.seeds, number) for number in range(5)]
+    once = [(0, run.log.seeds[0][1])]
+    assert batches[:2] == [checker.batch(run.plan, 10, once, number) for number in range(2)]
+    assert batches[3:] != [checker.batch(run.plan, 10, once, number) for number in range(3, 5)]
+
+
+ANCHOR_ALTERATIONS: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "no index": (lambda anchors: (anchors / "index").unlink(), "consistent", "nothing says by when"),
+    "an empty index": (lambda anchors: _write(anchors / "index", b"[]"), "consistent", "0 anchored"),
+    "an index that is none": (lambda anchors: _write(anchors / "index", b"{}"), "rejected", "not an array"),
+    "a size twice": (
+        lambda anchors: _write(anchors / "index", b'[{"size":1,"timestamps":0},{"size":1,"timestamps":0}]'),
+        "rejected",
+        "do not ascend",
+    ),
+    "a size of 0": (
+        lambda anchors: _write(anchors / "index", b'[{"size":0,"timestamps":0}]'),
+        "rejected",
+        "bounds",
+    ),
+    "a size that is not anchored": (
+        lambda anchors: _write(anchors / "index", b'[{"size":2,"timestamps":0}]'),
+        "inconclusive",
+        "2.tlog-proof: is not there",
+    ),
+    "too many time-stamps": (
+        lambda anchors: _write(anchors / "index", b'[{"size":1,"timestamps":17}]'),
+        "rejected",
+        "bounds",
+    ),
+    "a time-stamp that is not there": (
+        lambda anchors: (anchors / "1.0.tsr").unlink(),
+        "inconclusive",
+        "1.0.tsr: is not there",
+    ),
+    "a time-stamp of something else": (
+        lambda anchors: _write(anchors / "1.0.tsr", (anchors / "3.0.tsr").read_bytes()),
+        "consistent",
+        "5 of 6 time-stamps",
+    ),
+    "a receipt of another size": (
+        lambda anchors: _write(anchors / "1.tlog-proof", (anchors / "3.tlog-proof").read_bytes()),
+        "rejected",
+        "not of the last entry of its size",
+    ),
+    "a receipt whose proof is another": (
+        lambda anchors: _change_proof(anchors / "3.tlog-proof"),
+        "rejected",
+        "does not lead to the root",
+    ),
+    "a receipt that the owner did not sign": (
+        lambda anchors: _drop_owner(anchors / "3.tlog-proof"),
+        "rejected",
+        "not signed by the manifest's owner",
+    ),
+}
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _change_proof(path: Path) -> None:
+    head, blank, note = path.read_bytes().partition(b"\n\n")
+    *lines, _ = head.split(b"\n")
+    _write(path, b"\n".join([*lines, base64.b64encode(bytes(32))]) + blank + note)
+
+
+def _drop_owner(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    _write(path, b"".join(line for line in lines if not line.startswith("\u2014 example.org".encode())))
+
+
+@pytest.mark.parametrize("alteration", ANCHOR_ALTERATIONS)
+def test_altered_anchors(seeded: Path, alteration: str, capsys: pytest.CaptureFixture[str]) -> None:
+    alter, outcome, reason = ANCHOR_ALTERATIONS[alteration]
+    alter(seeded / "anchors")
+    assert _outcome(seeded) == outcome
+    assert reason in capsys.readouterr().out
+
+
+def _without_anchors(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Path], None]:
+    def forge(bundle: Path) -> None:
+        shutil.rmtree(bundle / "anchors")
+        _publish(bundle, change(_entries(bundle)))
+
+    return forge
+
+
+def _with_signature_of(slot: int, entries: list[bytes], *, of: int) -> list[bytes]:
+    """The entries, with one slot's signatures in another."""
+    parsed = [json.loads(entry) for entry in entries]
+    (signed,) = (one["signatures"] for one in parsed if one["kind"] == "slot" and one["index"] == of)
+    return [
+        checker.encode_json(
+            {**one, "signatures": signed} if (one["kind"], one.get("index")) == ("slot", slot) else one
+        )
+        for one in parsed
+    ]
+
+
+def _of_kind(kind: str, entries: list[bytes]) -> list[bytes]:
+    return [entry for entry in entries if json.loads(entry)["kind"] == kind]
+
+
+SLOT_FORGERIES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "nothing": (lambda bundle: _publish(bundle, _entries(bundle)), "consistent", "consistent"),
+    "the log cut short": (
+        lambda bundle: _publish(bundle, _entries(bundle)[:-1]),
+        "rejected",
+        "it was cut short",
+    ),
+    "the log forked": (
+        lambda bundle: _publish(bundle, _with_signature_of(1, _entries(bundle), of=4)),
+        "rejected",
+        "it was forked",
+    ),
+    "another signature in slot 0": (
+        _without_anchors(lambda entries: _with_signature_of(0, entries, of=4)),
+        "rejected",
+        "not what the initialisation gives with the first seed",
+    ),
+    # What only a replay, or whoever knows BLS, finds.
+    "another signature in a later slot": (
+        _without_anchors(lambda entries: _with_signature_of(1, entries, of=4)),
+        "consistent",
+        "which need BLS12-381",
+    ),
+    "no slot 0": (
+        _without_anchors(lambda entries: [e for e in entries if e != _of_kind("slot", entries)[0]]),
+        "rejected",
+        "initial in the wrong place",
+    ),
+    "a slot moved behind the close": (
+        _without_anchors(lambda entries: [*entries, _of_kind("slot", entries)[0]]),
+        "rejected",
+        "slot in the wrong place",
+    ),
+    "an amendment of a program that is not there": (
+        _without_anchors(
+            lambda entries: [
+                re.sub(rb'"program":"[0-9a-f]{64}"', b'"program":"%s"' % (b"0" * 64), e)
+                if e in _of_kind("amendment", entries)
+                else e
+                for e in entries
+            ]
+        ),
+        "inconclusive",
+        "is not there",
+    ),
+    "a gap of a later version": (
+        _without_anchors(
+            lambda entries: [e.replace(b'"cause":"beacon"', b'"cause":"storms"') for e in entries]
+        ),
+        "inconclusive",
+        "later version",
+    ),
+}
+
+
+@pytest.mark.parametrize("forgery", SLOT_FORGERIES)
+def test_what_the_owner_forges_of_slots_is_found(
+    seeded: Path, forgery: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge, outcome, reason = SLOT_FORGERIES[forgery]
+    forge(seeded)
+    assert _outcome(seeded) == outcome
+    assert reason in capsys.readouterr().out
+
+
+def test_a_run_with_slots_that_was_stopped(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge_slots(recorded, tmp_path / "open", SIGNER, {1: [2]}, segments=2)
+    assert checker.main([str(tmp_path / "open"), "--key", str(OWNER.key), "--batches", "99"]) == 3
+    printed = capsys.readouterr().out
+    assert "inconclusive: the last sealed segment is 1, up to step 4" in printed
+    assert len([line for line in printed.splitlines() if line.startswith("step ")]) == 4

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import KEY, cross_entropy, digits, mlp, own_step, sgd
+from torch.utils.data import DataLoader
 
+from bundles import KEY, cross_entropy, digits, mlp, own_step, sgd
 from gradseal.errors import AnchorError, RecordError, RecordWarning
 from gradseal.precede.beacons import Beacon
 from gradseal.precede.log import Log, read_log
@@ -23,6 +24,7 @@ from gradseal.proof.manifest import Manifest
 from gradseal.record.recorder import record
 from gradseal.record.run import Run
 from gradseal.store.files import FsspecFiles
+from gradseal.verify.policy import Policy
 from gradseal.verify.verdict import Check, ClaimName, Result, Status, Verdict
 from gradseal.verify.verifier import verify
 from gradseal.witness.loopback import Loopback
@@ -55,7 +57,8 @@ def begin(path: Path, loopback: Loopback, **options: Any) -> tuple[Run, Any]:
         "timestamps": loopback.trust.timestampers(),
     }
     settings |= options
-    run = record(path, model, optimizer, loss=cross_entropy, data=digits(), key=KEY, **settings)
+    settings = {"data": digits()} | settings
+    run = record(path, model, optimizer, loss=cross_entropy, key=KEY, **settings)
     return run, own_step(model, optimizer)
 
 
@@ -149,6 +152,54 @@ def test_a_beacon_that_goes_away_leaves_the_seed_as_it_was(
     assert verdict.windows.gaps
     assert verdict.windows.gaps[0].recorded
     assert verdict.claims[ClaimName.COMPUTATION].status is Status.SHOWN
+
+
+def test_a_segment_longer_than_its_slots_is_a_recorded_gap(
+    tmp_path: Path, loopback: Loopback, trust: Trust
+) -> None:
+    path = tmp_path / "bundle"
+    beacon = loopback.beacon(cadence_seconds=2, lead_seconds=3)
+    with begin(path, loopback, beacon=beacon, steps=8, every=4)[0] as run:
+        train(run, pace=2)
+    gaps = [gap.entry for gap in log_of(path).gaps]
+    assert [gap.cause for gap in gaps] == ["anchor"] * len(gaps)
+    assert gaps[0].first_slot == 0
+    verdict = verify(path, trust=trust)
+    assert precedence(verdict) is Status.NOT_SHOWN
+    assert all(gap.recorded for gap in verdict.windows.gaps)
+    assert "off the plan's cadence" in verdict.claims[ClaimName.PRECEDENCE].evidence[0]
+
+
+def test_a_manifest_that_nobody_anchors_is_told_at_once(tmp_path: Path, loopback: Loopback) -> None:
+    options = {"witnesses": (), "timestamps": (), "steps": 2}
+    with (
+        pytest.warns(RecordWarning, match="the manifest is not anchored before slot 0"),
+        begin(tmp_path / "bundle", loopback, **options)[0] as run,
+    ):
+        train(run, pace=0)
+
+
+def test_workers_read_ahead_in_the_order_of_each_seed(
+    tmp_path: Path, loopback: Loopback, trust: Trust
+) -> None:
+    path = tmp_path / "bundle"
+    loader: DataLoader[Any] = DataLoader(digits(), batch_size=16, shuffle=True, num_workers=1)
+    with begin(path, loopback, data=loader, batch_size=16)[0] as run:
+        train(run)
+    assert len(log_of(path).slots) >= 3
+    verdict = verify(path, trust=trust)
+    assert {claim.status for claim in verdict.claims.values()} == {Status.SHOWN}, verdict.claims
+
+
+def test_a_sample_of_segments_supports_precedence(tmp_path: Path, loopback: Loopback, trust: Trust) -> None:
+    path = tmp_path / "bundle"
+    with begin(path, loopback)[0] as run:
+        train(run)
+    for policy in (Policy.named("quick"), replace(Policy.named("standard"), tolerated_fraction=0.3)):
+        verdict = verify(path, policy, trust=trust)
+        assert precedence(verdict) is Status.SUPPORTED
+        bounded = "drawn uniformly" in verdict.claims[ClaimName.PRECEDENCE].evidence[-1]
+        assert bounded == (policy.name == "standard")
 
 
 def test_a_beacon_that_cannot_be_reached_is_an_error_before_anything_is_trained(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gradseal.report import times, when
+from gradseal.verify import times, when
 from gradseal.verify.windows import AnchorRow, Windows
 from made_windows import START, gap, made_windows
 

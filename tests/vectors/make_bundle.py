@@ -17,6 +17,8 @@ from gradseal.proof import canonical, entries, files, manifest, note
 
 Vectors = dict[str, Any]
 
+_DECLARED = b"\x07" * 32
+
 
 def bundle_objects() -> Vectors:
     """docs/spec/bundle.md, sections 1, 3, 4, 5 and 7."""
@@ -98,7 +100,7 @@ def bundle_objects() -> Vectors:
 def _seed(made: manifest.Manifest) -> Vectors:
     return {
         "manifest": made.encode().hex(),
-        "run_seed": run_seed(made.plan.seed.value, made.digest()).hex(),
+        "run_seed": run_seed(_DECLARED, made.digest()).hex(),
         "origin": made.origin,
     }
 
@@ -124,7 +126,7 @@ def _manifest(owner: note.VerificationKey) -> manifest.Manifest:
             drop_last=False,
             order="shuffled-v1",
             collation="stack-v1",
-            seed=manifest.DeclaredSeed(value=b"\x07" * 32),
+            seed=manifest.DeclaredSeed(value=_DECLARED),
         ),
         arithmetic={"kind": "native"},
         release=b"\x08" * 32,

@@ -41,11 +41,11 @@ def slots() -> Vectors:
         "about": (
             "plans: chains with their rounds of slot 0 and a cadence, the rounds and beginnings of slots, "
             "and the slot at times (null before the first). manifests: entry 0. entries: further entries, as "
-            "bytes and as JSON. logs: what follows entry 0, which `log_manifests` has by name; the first seed "
-            "(null if there is none yet), and of each segment the slot (null if the seed is declared), the "
-            "seed, and the digest of the program in force; `close` says whether the log has one. Signatures "
-            "are real. invalid: `plans`, and `manifests` as entry 0, must be refused, `entries` as any later "
-            "entry, and of `logs` the last entry, all before it being good."
+            "bytes and as JSON. logs: what follows entry 0, which `log_manifests` has by name; the first "
+            "seed (null if there is none yet), and of each segment the slot (null if the seed is declared), "
+            "the seed, and the digest of the program in force; `close` says whether the log has one. "
+            "Signatures are real. invalid: `plans`, and `manifests` as entry 0, must be refused, `entries` "
+            "as any later entry, and of `logs` the last entry, all before it being good."
         ),
         "plans": [_plan(plan) for plan in (ONE, TWO, _FAR, _QUICK)],
         "manifests": [

@@ -198,7 +198,7 @@ def fork_of_two_witnesses(scene: Scene) -> None:
 
 
 def trust_brought_along(scene: Scene) -> None:
-    """Own beacon, own witness and own authority; and the bundle brings a file of pins, roots and keys for all."""
+    """Own beacon, own witness, own authority; and the bundle brings a file of pins, roots and keys for all."""
     chain = LocalChain.generate(beacon_id="own", period_seconds=3, genesis_unix_seconds=1_700_000_000)
     authority, witness = _authority_of_old(scene), CosigningKey.generate("own.example/witness")
     plan = SlotPlan.beginning_after([chain.chain], CADENCE_SECONDS, scene.clock() - _EARLIER_SECONDS)

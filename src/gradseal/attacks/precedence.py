@@ -1,8 +1,8 @@
 """Every attack on the claim of precedence, by name: who makes it, and what does.
 
-The published background is Fang et al. 2023, "Proof-of-Learning is Currently More Broken Than You Think": a
-thief who knows an endpoint may find another trajectory to it. So nothing here is about trajectories, but about
-time: seeds known early, anchors that say too early a time, commitments to nothing, and what others committed to.
+The published background is Fang et al. 2023, "Proof-of-Learning is Currently More Broken Than You Think":
+a thief who knows an endpoint may find another trajectory to it. So nothing here is about trajectories, but
+about time: seeds known early, anchors that say too early a time, commitments to nothing, and those of others.
 Each attack writes one bundle with whatever its attacker has in a `Scene`. Whether it succeeds is for the
 verifier to say, and what it must say, for tests/attacks/test_precedence.py.
 """
@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradseal.attacks import anchors, seals, slots
+from gradseal.attacks import anchors, programs, seals, slots
 from gradseal.attacks.history import Scene
 
 OWNER, THIEF, HOST = "owner", "thief", "owner, and a pinned host"
@@ -47,13 +47,16 @@ ATTACKS: dict[str, Attack] = {
     "past rounds": Attack(who=OWNER, forge=slots.past_rounds),
     "manifest too late": Attack(who=OWNER, forge=slots.manifest_too_late),
     "beacon away": Attack(who=OWNER, forge=slots.beacon_away),
-    "full batch": Attack(who=OWNER, forge=slots.full_batch),
-    "own order": Attack(who=OWNER, forge=slots.own_order),
-    "zero rate": Attack(who=OWNER, forge=slots.zero_rate),
-    "identity": Attack(who=OWNER, forge=slots.identity),
-    "late amendment": Attack(who=OWNER, forge=slots.late_amendment),
-    "amendment to known weights": Attack(who=OWNER, forge=slots.amendment_to_known_weights),
-    "last segment to known weights": Attack(who=OWNER, forge=slots.last_segment_to_known_weights),
+    "full batch": Attack(who=OWNER, forge=programs.full_batch),
+    "own order": Attack(who=OWNER, forge=programs.own_order),
+    "zero rate": Attack(who=OWNER, forge=programs.zero_rate),
+    "identity": Attack(who=OWNER, forge=programs.identity),
+    "late amendment": Attack(who=OWNER, forge=programs.late_amendment),
+    "amendment to known weights": Attack(who=OWNER, forge=programs.amendment_to_known_weights),
+    "last segment to known weights": Attack(who=OWNER, forge=programs.last_segment_to_known_weights),
+    "last two segments to known weights": Attack(
+        who=OWNER, forge=programs.last_two_segments_to_known_weights
+    ),
     # What says not after.
     "no anchors": Attack(who=OWNER, forge=anchors.no_anchors),
     "no anchor of the end": Attack(who=OWNER, forge=anchors.no_anchor_of_the_end),
@@ -79,6 +82,7 @@ ATTACKS: dict[str, Attack] = {
     "live log mirrored, unopened": Attack(who=THIEF, forge=seals.live_log_mirrored_unopened),
     "states sealed anew": Attack(who=THIEF, forge=seals.states_sealed_anew),
     "random states": Attack(who=OWNER, forge=seals.random_states),
+    "random states at the end": Attack(who=OWNER, forge=seals.random_states_at_the_end),
     "seals of nothing": Attack(who=OWNER, forge=seals.seals_of_nothing),
     "seals filled in": Attack(who=OWNER, forge=seals.seals_filled_in),
 }
@@ -88,13 +92,15 @@ HARMLESS: dict[str, Attack] = {
     "honest": Attack(who=OWNER, forge=slots.honest),
     "own chain beside": Attack(who=OWNER, forge=slots.own_chain_beside),
     "tokens to choose from": Attack(who=OWNER, forge=slots.tokens_to_choose_from),
-    "amendment in time": Attack(who=OWNER, forge=slots.amendment_in_time),
+    "amendment in time": Attack(who=OWNER, forge=programs.amendment_in_time),
     "one late segment": Attack(who=OWNER, forge=slots.one_late_segment),
     "seeds passed over": Attack(who=OWNER, forge=slots.seeds_passed_over),
 }
-"""What is true, or gains its author no more than the verdict says: precedence is shown, with that in words."""
+"""What is true, or gains its author no more than the verdict says: precedence is shown, with that said."""
 
 LIMITS: dict[str, Attack] = {
+    "parallel manifests": Attack(who=OWNER, forge=slots.parallel_manifests),
+    "parallel amendments": Attack(who=OWNER, forge=programs.parallel_amendments),
     "bribed authority": Attack(who=HOST, forge=anchors.bribed_authority),
 }
-"""What no check can see, since it is the verifier's own pins that fail: precedence is shown, wrongly."""
+"""What no check of one bundle can see (docs/theory/precedence.md, section 5): precedence is shown."""

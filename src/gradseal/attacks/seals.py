@@ -6,6 +6,7 @@ What a verdict must say of each is in docs/reference/attacks.md, and why in docs
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -53,16 +54,16 @@ def states_sealed_anew(scene: Scene) -> None:
 
 
 def random_states(scene: Scene) -> None:
-    """Squatting: random states sealed in time, to be filled in with something better, and opened as they are."""
+    """Squatting: random states are sealed in time, in the hope of better ones, and opened as they are."""
     history = History(scene=scene, plan=scene.plan()).begin()
-    for slot in FOUR:
-        history.reach(slot)
-        history.draw(slot)
-        if not history.state:
-            history.initial()
-        history.state = {name: torch.randn_like(t) for name, t in history.state.items()}
-        _seal(history)
-    history.finish()
+    _random_states(history, FOUR)
+
+
+def random_states_at_the_end(scene: Scene) -> None:
+    """Squatting by half: two segments are trained, and two random states are sealed after them, in time."""
+    history = History(scene=scene, plan=scene.plan()).begin()
+    history.train(FOUR[:2])
+    _random_states(history, FOUR[2:])
 
 
 def seals_of_nothing(scene: Scene) -> None:
@@ -119,6 +120,17 @@ def _take(source: Path, target: Path) -> None:
             if file.is_file() and not own.exists():
                 own.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, own)
+
+
+def _random_states(history: History, slots: Sequence[int]) -> None:
+    for slot in slots:
+        history.reach(slot)
+        history.draw(slot)
+        if not history.state:
+            history.initial()
+        history.state = {name: torch.randn_like(t) for name, t in history.state.items()}
+        _seal(history)
+    history.finish()
 
 
 def _seal(history: History, seal: bytes = b"") -> None:

@@ -5,6 +5,7 @@ What a verdict must say of each is in docs/reference/attacks.md, and why in docs
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 from gradseal.attacks.history import CADENCE_SECONDS, History, Scene
@@ -14,7 +15,6 @@ from gradseal.precede.rounds import BeaconRound, combine
 from gradseal.precede.slots import SlotPlan
 from gradseal.proof.entries import Gap
 from gradseal.proof.manifest import BeaconSeed, DeclaredSeed, SlotChain
-from gradseal.record.amending import amended_program
 
 FOUR = (0, 1, 2, 3)
 """The slots of an honest run of four segments."""
@@ -50,7 +50,7 @@ def own_chain_under_its_name(scene: Scene) -> None:
 
 
 def own_chain_beside(scene: Scene) -> None:
-    """The owner's own chain beside the pinned one: he knows half of each seed early, which is worth nothing."""
+    """The owner's own chain beside the pinned one: he knows half of each seed early, and that is nothing."""
     own = _own_chain(scene)
 
     def rounds(chain: Chain, number: int) -> bytes:
@@ -96,7 +96,7 @@ def wrong_signature(scene: Scene) -> None:
 
 
 def past_rounds(scene: Scene) -> None:
-    """The plan is of rounds that are public: of twenty plans the owner takes the one whose seed he likes best.
+    """The plan is of public rounds: of twenty such plans the owner takes the one whose seed he likes best.
 
     He trains at leisure, and says by the plan that it was an hour ago.
     """
@@ -119,25 +119,22 @@ def manifest_too_late(scene: Scene) -> None:
 
 
 def beacon_away(scene: Scene) -> None:
-    """The owner says that the beacon was away for eight slots, and draws from the seeds that he likes best.
-
-    He looks at all of them first, so what he writes is anchored late.
-    """
+    """The owner says that the beacon was away, looks at six seeds, and draws from those that he likes best."""
     history = History(scene=scene, plan=scene.plan()).begin()
     history.train((0,))
     history.reach(9)
-    liked = sorted(sorted(range(1, 10), key=history.signatures)[:3])
+    liked = sorted(sorted(range(1, 7), key=history.signatures)[:3])
     for slot in liked:
         history.draw(slot)
         history.segment()
-    history.append(Gap(cause="beacon", first_slot=1, last_slot=8))
+    history.append(Gap(cause="beacon", first_slot=1, last_slot=9))
     history.publish()
     history.anchor()
     history.finish()
 
 
 def one_late_segment(scene: Scene) -> None:
-    """The last of four segments is anchored late, for a choice among five seeds: within the policy's share."""
+    """The last of four segments is anchored late, for a choice of seeds: within the policy's share."""
     history = History(scene=scene, plan=scene.plan()).begin()
     history.train((0, 1, 2))
     history.train((3,), anchored=False)
@@ -160,73 +157,20 @@ def seeds_passed_over(scene: Scene) -> None:
     history.finish()
 
 
-def independent(scene: Scene, run: str) -> None:
-    """A program that does without its seed: the owner has all states before slot 0, and seals them on time."""
-    plan = scene.plan()
-    history = History(scene=scene, plan=plan, run=run).begin()
-    history.train(FOUR)
-    history.finish()
-
-
-def full_batch(scene: Scene) -> None:
-    """Each step sees all samples, nothing is dropped and weights begin at zero: all is known before slot 0."""
-    independent(scene, "full batch")
-
-
-def own_order(scene: Scene) -> None:
-    """The data come in their own order, nothing is dropped and weights begin at zero."""
-    independent(scene, "own order")
-
-
-def zero_rate(scene: Scene) -> None:
-    """A learning rate of zero: the weights never move."""
-    independent(scene, "zero rate")
-
-
-def identity(scene: Scene) -> None:
-    """A loss that multiplies the scores by zero: every gradient is zero, and the weights never move."""
-    independent(scene, "identity")
-
-
-def late_amendment(scene: Scene) -> None:
-    """With slot 2's seed in view, the owner puts a program in force for it that steers to known weights."""
-    history = History(scene=scene, plan=scene.plan()).begin()
-    history.train((0, 1))
-    history.reach(2)
-    history.amend(2, _to_zero(history))
-    history.train((2, 3))
-    history.finish()
-
-
-def amendment_in_time(scene: Scene) -> None:
-    """Another learning rate, anchored before the slot from which it is in force: no attack."""
-    history = History(scene=scene, plan=scene.plan()).begin()
-    history.train((0,))
-    _amend(history, 2, lr=0.02)
-    history.train((1, 2, 3))
-    history.finish()
-
-
-def amendment_to_known_weights(scene: Scene) -> None:
-    """A program anchored in time steers to weights that the owner knew beforehand: all (nearly) zero."""
-    history = History(scene=scene, plan=scene.plan()).begin()
-    history.train((0,))
-    history.amend(2, _to_zero(history))
-    history.publish()
-    history.anchor()
-    history.train((1, 2, 3))
-    history.finish()
-
-
-def last_segment_to_known_weights(scene: Scene) -> None:
-    """As before, but in the last of twenty segments alone, which the policy tolerates as one in twenty."""
-    history = History(scene=scene, plan=scene.plan(), run="long").begin()
-    history.train(range(17))
-    history.amend(19, _to_zero(history))
-    history.publish()
-    history.anchor()
-    history.train(range(17, 20))
-    history.finish()
+def parallel_manifests(scene: Scene) -> None:
+    """The owner anchors five manifests in time, and trains the one whose first seed he likes best."""
+    path, plan = scene.target, scene.plan()
+    ((chain, first),) = plan.chains
+    plans = [replace(plan, chains=((chain, first + later),)) for later in range(5)]
+    begun = [
+        History(scene=scene, plan=own, target=path.with_name(f"{path.name}-{number}")).begin()
+        for number, own in enumerate(plans)
+    ]
+    begun[-1].reach(0)
+    liked = min(begun, key=lambda history: history.signatures(0))
+    liked.train(FOUR)
+    liked.finish()
+    shutil.copytree(liked.path, path, dirs_exist_ok=True)
 
 
 def tokens_to_choose_from(scene: Scene) -> None:
@@ -252,20 +196,6 @@ def _rest(history: History, slot: int) -> None:
     history.anchor()
     history.train((slot + 1,))
     history.finish()
-
-
-def _amend(history: History, slot: int, **settings: float) -> None:
-    program, _ = amended_program(history.program(), group=None, clip=None, settings=settings)
-    history.amend(slot, history.writer.put(program.encode()))
-    history.publish()
-    history.anchor()
-
-
-def _to_zero(history: History) -> bytes:
-    """The digest of a program whose every step leads to zero: rate times decay is one, and the rate is tiny."""
-    settings = {"lr": 1e-6, "weight_decay": 1e6}
-    program, _ = amended_program(history.program(), group=None, clip=None, settings=settings)
-    return history.writer.put(program.encode())
 
 
 def _own_chain(scene: Scene) -> LocalChain:

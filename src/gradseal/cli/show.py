@@ -8,13 +8,17 @@ from typing import Any
 import click
 
 from gradseal.cli.paths import reading
+from gradseal.precede.chain import Chain
+from gradseal.proof.anchors import read_index
 from gradseal.proof.bundle import Bundle, open_bundle
 from gradseal.proof.canonical import decode
-from gradseal.proof.entries import Close, Segment, entry_from_bytes
-from gradseal.proof.manifest import Manifest
+from gradseal.proof.entries import Amendment, Close, Gap, Segment, Slot, entry_from_bytes
+from gradseal.proof.fields import Fields
+from gradseal.proof.manifest import DECLARED, Manifest
 from gradseal.proof.tiles import MAX_ENTRY_BYTES
 from gradseal.report.words import printable
 from gradseal.store.files import FsspecFiles
+from gradseal.verify.times import not_before
 
 
 @click.command(name="show", epilog="\b\nExample:\n  gradseal show runs/digits")
@@ -25,11 +29,12 @@ def command(bundle: str, entries: bool, as_json: bool) -> None:
     """Show what BUNDLE, a directory or URL, says of itself. Nothing is verified."""
     with reading(bundle):
         said = describe(open_bundle(FsspecFiles(bundle)), with_entries=entries)
+        sections = _sections(said)
     if as_json:
         click.echo(json.dumps(said, indent=2))
         return
     click.echo(f"What {printable(bundle)} says of itself; nothing of it is verified.")
-    for heading, rows in _sections(said).items():
+    for heading, rows in sections.items():
         click.echo(f"\n{heading}")
         column = max(16, *(len(name) + 2 for name in rows))
         for name, value in rows.items():
@@ -64,10 +69,38 @@ def describe(bundle: Bundle, *, with_entries: bool) -> dict[str, Any]:
         "closed": closed is not None,
         "weights": closed.weights.hex() if closed else None,
         "manifest": _plain(raw[0], 0),
+        "slots": sum(isinstance(e, Slot) for e in later),
+        "gaps": sum(isinstance(e, Gap) for e in later),
+        "amendments": sum(isinstance(e, Amendment) for e in later),
+        "anchors": [{"size": one.size, "timestamps": one.timestamps} for one in read_index(bundle.files)],
     }
     return said | (
         {"entries": [_plain(e, i) for i, e in enumerate(raw[1:], start=1)]} if with_entries else {}
     )
+
+
+def _seed_rows(seed: dict[str, Any]) -> dict[str, Any]:
+    if seed["source"] == DECLARED:
+        return {"seed, declared": seed["value"]}
+    rows: dict[str, Any] = {"slots": f"of {seed['cadence_seconds']} s, seeds from a beacon"}
+    for number, one in enumerate(seed["chains"]):
+        chain = Chain.from_fields(Fields(one["chain"], "entry 0", f"plan.seed.chains[{number}].chain"))
+        due = not_before(chain.round_due(one["first_round"]))
+        rows[f"chain {number}"] = chain.hash.hex()
+        rows[f"  {chain.beacon_id[:12]}"] = f"slot 0 is round {one['first_round']}, due {due}"
+    return rows
+
+
+def _time_rows(said: dict[str, Any]) -> dict[str, Any]:
+    """What came of slots and anchors; whether an anchor is worth anything is for a verifier to say."""
+    anchors = said["anchors"]
+    sizes = f"{len(anchors)} sizes of the log, up to {anchors[-1]['size']}" if anchors else "none"
+    stamps = sum(one["timestamps"] for one in anchors)
+    return {
+        "slots drawn": said["slots"],
+        "gaps, amended": f"{said['gaps']} gaps, {said['amendments']} amendments",
+        "anchors": sizes + (f", {stamps} time-stamps" if anchors else ""),
+    }
 
 
 def _plain(entry: bytes, number: int) -> Any:
@@ -96,8 +129,9 @@ def _sections(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
             f"samples, {plan['collation']}, "
             + ("short ones dropped" if plan["drop_last"] else "short ones kept"),
             "order": plan["order"],
-            f"seed, {plan['seed']['source']}"[:15]: plan["seed"]["value"],
+            **_seed_rows(plan["seed"]),
         },
+        "time": _time_rows(said),
         "named by digest": {
             "data root": data["root"],
             **{name: manifest[name] for name in ("program", "initialisation", "release")},

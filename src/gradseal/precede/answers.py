@@ -16,6 +16,7 @@ from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import Any
 
 from asn1crypto import cms, tsp
+from asn1crypto.core import Void
 
 from gradseal.errors import AnchorError
 from gradseal.precede.asn1 import check_der, children, refuse
@@ -283,7 +284,8 @@ def _read_certificate_ids(attributes: dict[str, Any], where: str) -> tuple[Certi
 def _read_certificate_id(named: Any, kind: str, where: str) -> CertificateId:
     v1 = kind == "signing_certificate"
     issuer, serial_number = None, None
-    if named["issuer_serial"].native is not None:
+    # Its `native` would decode each name in it, and they only have to be those of the certificate's bytes.
+    if not isinstance(named["issuer_serial"], Void):
         names = named["issuer_serial"]["issuer"]
         if len(names) != 1 or names[0].name != "directory_name":
             refuse("an issuer that is not one directory name", f"{where}.issuerSerial")

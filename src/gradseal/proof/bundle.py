@@ -28,7 +28,7 @@ from gradseal.proof.tiles import (
     tiles_for,
 )
 
-MAX_ENTRIES = MAX_SEGMENTS + 1024
+MAX_ENTRIES = 2 * MAX_SEGMENTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,6 @@ from gradseal.errors import Error
 from gradseal.precede.hosts import Hosts
 from gradseal.precede.slots import SlotPlan
 from gradseal.proof.anchors import AnchorStore, receipt_of
-from gradseal.proof.entries import Gap
 from gradseal.proof.files import Files
 from gradseal.proof.merkle import Tree
 from gradseal.proof.note import Note
@@ -81,11 +80,11 @@ class Anchoring:
         with self._asking:
             return self._anchor()
 
-    def gap(self) -> Gap | None:
+    def missed(self) -> list[int]:
         """The slots in which a host gave no anchor, and which were not told before."""
         with self._lock:
             missed, self._missed = self._missed, []
-        return Gap(cause="anchor", first_slot=missed[0], last_slot=missed[-1]) if missed else None
+        return missed
 
     def faults(self) -> list[str]:
         """What went wrong and was not told before."""

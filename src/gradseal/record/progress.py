@@ -28,6 +28,12 @@ class Progress:
         """`done` of all steps are done, the last one with this loss."""
         self._show("training", done, steps, f"loss {loss:.4f}")
 
+    def waiting(self, seconds: float) -> None:
+        """Nothing is done for so long, until the first seed is there."""
+        if self._shown:
+            self.end()
+            Console(stderr=True).print(f"the manifest is sealed; slot 0 begins in {max(0.0, seconds):.0f} s")
+
     def end(self) -> None:
         """Nothing more comes; leaves the terminal as it should be, after an error too."""
         for bars, _ in self._bars.values():

@@ -153,7 +153,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     )
     try:
         if beacon and not interrupted:
-            prepared = fixed.seeded(time.seeds())
+            prepared = fixed.seeded(time.seeds(shown.waiting))
         return Run(request, prepared, writer, progress=shown, interrupted=interrupted, time=time)
     except BaseException:
         time.stop()

@@ -51,6 +51,10 @@ class SlotWatch:
         self._thread = threading.Thread(target=self._run, args=(first,), name="gradseal-slots", daemon=True)
         self._thread.start()
 
+    def begins_in(self) -> float:
+        """How many seconds there are to slot 0; less than none once it has begun."""
+        return self._plan.begins(0) - self._clock()
+
     def slot_now(self) -> int:
         """The slot that began last."""
         return self._plan.slot_at(self._clock())

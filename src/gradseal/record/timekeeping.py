@@ -7,6 +7,7 @@ between segments are collected here, and go into the log before the next segment
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gradseal.errors import AnchorError, RecordError, RecordWarning
@@ -25,6 +26,7 @@ from gradseal.record.anchoring import Anchoring
 from gradseal.record.resume import Interrupted
 from gradseal.record.slots import SlotWatch
 
+_ADVICE = "see that they can be reached, and give the beacon more lead_seconds"
 _AMENDED_AFTER = 3
 """Slots from when an amendment is asked for to when it is in force: its entry waits for the segment's end,
 and then for its anchor."""
@@ -95,13 +97,18 @@ class Timekeeping:
         log = interrupted.log if interrupted else None
         self._slot = log.slots[-1].entry.index if log and log.slots else -1
         self._entries: list[Entry] = []
+        self._late: list[int] = []
+        self._told = -1  # the last slot that a gap of anchors was told of
         self._amended: list[Amended] = []
         self.in_force: Amended | None = None
         if interrupted is not None and self._plan is not None:
             self._resume(interrupted, program)
 
-    def seeds(self) -> Seeds:
+    def seeds(self, waiting: Callable[[float], None]) -> Seeds:
         """The seeds of a new run with a beacon's, once the manifest is sealed and slot 0 has begun.
+
+        Args:
+            waiting: Called with how many seconds there are to wait.
 
         Raises:
             AnchorError: No relay gives slot 0.
@@ -109,9 +116,16 @@ class Timekeeping:
         if self._watch is None or self._beacon is None:
             raise RecordError("the run's seed is declared", where="beacon")
         self._writer.publish()
-        if self._anchoring is not None:
-            self._anchoring.now()
-            self._warn()
+        anchored = self._anchoring is not None and self._anchoring.now()
+        self._warn()
+        if not anchored or self._watch.slot_now() >= 0:
+            warnings.warn(
+                "the manifest is not anchored before slot 0 by all who were asked, so precedence may not be "
+                "shown; " + (_ADVICE if self._anchoring else "name witnesses or time-stamp authorities"),
+                RecordWarning,
+                stacklevel=4,
+            )
+        waiting(self._watch.begins_in())
         slot = self._watch.first(self._beacon.patience_seconds)
         self._entries.append(slot)
         plan = self._manifest.plan
@@ -132,7 +146,8 @@ class Timekeeping:
         if self._watch is None or self._seeds is None:
             return Begun()
         slot = self._watch.newest()
-        self._add_gap(self._watch.gap())
+        if (gap := self._watch.gap()) is not None:
+            self._entries.append(gap)
         if slot is None or slot.index <= self._slot:
             return Begun()
         self._slot = slot.index
@@ -165,10 +180,21 @@ class Timekeeping:
 
     def entries(self) -> list[Entry]:
         """What goes into the log before the next entry of a state."""
+        if self._watch is not None and self._slot >= 0:
+            # A segment that took so long cannot be anchored in time any more.
+            self._late += range(self._slot, self._watch.slot_now() - 1)
         if self._anchoring is not None:
-            self._add_gap(self._anchoring.gap())
+            self._late += self._anchoring.missed()
+        self._tell_late()
         entries, self._entries = self._entries, []
         return entries
+
+    def _tell_late(self) -> None:
+        late = [slot for slot in self._late if slot > self._told]
+        self._late.clear()
+        if late:
+            self._told = max(late)
+            self._entries.append(Gap(cause="anchor", first_slot=min(late), last_slot=self._told))
 
     def close(self) -> None:
         """Anchors the whole log, as far as hosts are there."""
@@ -196,13 +222,9 @@ class Timekeeping:
         if self._watch is None:
             return
         told = [gap.entry.last_slot for gap in log.gaps if gap.entry.cause == "anchor"]
-        first, last = max([self._slot, *(slot + 1 for slot in told)]), self._watch.slot_now() - 1
-        if self._anchoring is not None and first <= last:
-            self._add_gap(Gap(cause="anchor", first_slot=first, last_slot=last))
-
-    def _add_gap(self, gap: Gap | None) -> None:
-        if gap is not None:
-            self._entries.append(gap)
+        self._told = max(told, default=-1)
+        self._late += range(self._slot, self._watch.slot_now() - 1)
+        self._tell_late()
 
     def _seed(self, slot: Slot) -> bytes:
         if self._plan is None:

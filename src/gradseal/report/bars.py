@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradseal.report.times import usable
+from gradseal.verify.times import usable
 from gradseal.verify.windows import GapRow, SegmentWindow
 
 _MOST = 80

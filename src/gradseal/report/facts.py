@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradseal.report.times import lasting
 from gradseal.verify.policy import Policy, Replay
+from gradseal.verify.times import lasting
 from gradseal.verify.verdict import Verdict
 
 Facts = dict[str, str]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from gradseal.report.bars import Bar, bars_of, joined
 from gradseal.report.drawing import BAD, OPEN, SERIES, TEXT, Plot, drawn
-from gradseal.report.times import counted, not_after, not_before, usable
 from gradseal.report.when import gaps_of, known
+from gradseal.verify.times import counted, not_after, not_before, usable
 from gradseal.verify.windows import SegmentWindow, Windows
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gradseal.report.times import between, counted, lasting, not_after, not_before, usable
+from gradseal.verify.times import between, counted, lasting, not_after, not_before, usable
 from gradseal.verify.windows import GapRow, SegmentWindow, Windows
 
 _NAMES = 8

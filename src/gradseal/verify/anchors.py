@@ -17,6 +17,7 @@ from gradseal.precede.trust import Trust
 from gradseal.proof.anchors import Anchored, read_index, read_receipt, read_token, receipt_path
 from gradseal.proof.files import Files
 from gradseal.proof.merkle import Tree, verify_inclusion
+from gradseal.proof.note import VerificationKey
 from gradseal.proof.receipt import Receipt
 from gradseal.verify.examination import Examination
 from gradseal.verify.verdict import Check, Result
@@ -44,10 +45,11 @@ def check_anchors(
         Ended: An anchor contradicts the log, or is absent or not known.
     """
     rows = []
+    origin = log.manifest.origin  # hashes the manifest each time
     with examination.checking(Check.ANCHORS):
         index = read_index(files)
         for one in _affordable(examination, index):
-            receipt = _receipt(files, log, tree, one)
+            receipt = _receipt(files, log.manifest.owner, origin, tree, one)
             tokens = [read_token(files, one.size, number) for number in range(one.timestamps)]
             shown = bound_of(receipt.note, tokens, trust, now=now)
             _tell(examination, one, shown)
@@ -69,7 +71,7 @@ def _affordable(examination: Examination, index: Sequence[Anchored]) -> list[Anc
     return found
 
 
-def _receipt(files: Files, log: Log, tree: Tree, one: Anchored) -> Receipt:
+def _receipt(files: Files, owner: VerificationKey, origin: str, tree: Tree, one: Anchored) -> Receipt:
     """The receipt of an anchored checkpoint, once it is the owner's and of this log.
 
     Raises:
@@ -77,9 +79,9 @@ def _receipt(files: Files, log: Log, tree: Tree, one: Anchored) -> Receipt:
     """
     receipt, where = read_receipt(files, one.size), receipt_path(one.size)
     checkpoint = receipt.checkpoint
-    if checkpoint.origin != log.manifest.origin:
+    if checkpoint.origin != origin:
         raise CorruptBlob("an anchor of another log", where=where)
-    if not receipt.note.verified_by(log.manifest.owner):
+    if not receipt.note.verified_by(owner):
         raise CorruptBlob("an anchored checkpoint that the owner did not sign", where=where)
     if checkpoint.size > tree.size:
         raise CorruptBlob(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from gradseal.precede.log import Log, Placed
 from gradseal.precede.slots import SlotPlan
@@ -103,15 +102,14 @@ class Chronology:
             slot=slot,
             not_before=self.not_before(slot) if slot is not None and depends else None,
             not_after=not_after,
-            seeds=self._seeds(slot, not_after),
+            seeds=self._seeds(slot, not_after, self.due(0)),
         )
 
-    def _seeds(self, slot: int | None, not_after: float | None) -> int | None:
-        """How many slots' seeds, from a segment's own on, were public when it was fixed."""
-        first = self.due(0)
-        if slot is None or not_after is None or self.plan is None or first is None:
+    def _seeds(self, slot: int | None, not_after: float | None, start: float | None) -> int | None:
+        """How many slots' seeds, from a segment's own on, were public when it was fixed; `start` is slot 0's."""
+        if slot is None or not_after is None or self.plan is None or start is None:
             return None
-        return max(1, math.floor((not_after - first) / self.plan.cadence_seconds) - slot + 1)
+        return max(1, math.floor((not_after - start) / self.plan.cadence_seconds) - slot + 1)
 
     @property
     def passed_over(self) -> int:
@@ -122,8 +120,9 @@ class Chronology:
     def gaps(self) -> list[GapRow]:
         """Consecutive segments of one slot that were not fixed within the cadence."""
         found: list[GapRow] = []
+        start = self.due(0)
         for segment, slot in enumerate(self.slots):
-            seeds = self._seeds(slot, self.bounds[self.places[segment]])
+            seeds = self._seeds(slot, self.bounds[self.places[segment]], start)
             if slot is None or (seeds is not None and seeds <= _ON_CADENCE):
                 continue
             if found and found[-1].last_segment == segment - 1 and self.slots[segment - 1] == slot:
@@ -175,13 +174,6 @@ def _told(rows: Sequence[AnchorRow]) -> tuple[AnchorRow, ...]:
     if len(rows) <= MAX_ROWS:
         return tuple(rows)
     return tuple(rows[i * (len(rows) - 1) // (MAX_ROWS - 1)] for i in range(MAX_ROWS))
-
-
-def said_time(unix_seconds: float | None) -> str:
-    """A time for people, UTC, to the second."""
-    if unix_seconds is None:
-        return "an unknown time"
-    return datetime.fromtimestamp(math.ceil(unix_seconds), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def bounds_of(size: int, anchors: Sequence[AnchorRow]) -> list[float | None]:

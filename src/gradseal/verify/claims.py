@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradseal.verify.chronology import Chronology, said_time
+from gradseal.verify.chronology import Chronology
 from gradseal.verify.evidence import (
     blind_graphs,
     listed,
@@ -21,6 +21,7 @@ from gradseal.verify.evidence import (
 from gradseal.verify.examination import Examination
 from gradseal.verify.policy import Policy
 from gradseal.verify.statistics import forged_bound
+from gradseal.verify.times import not_before, utc
 from gradseal.verify.verdict import CLAIM_OF, Check, Claim, ClaimName, Finding, Outcome, Result, Status
 
 _ENOUGH = {
@@ -100,7 +101,7 @@ def _precedence(examination: Examination) -> Claim:
     if own is None or log is None or not own.bounds:
         return _not_shown("the verification ended before anything was read that says when it was made")
     close = own.bounds[-1] if log.close else None
-    ended = f"not after: the run was closed by {said_time(close)}, by anchors that are pinned"
+    ended = f"not after: the run was closed by {utc(close)}, by anchors that are pinned"
     if own.plan is None:
         declared = "not before: the seed is the owner's own choice, so nothing says"
         if close is None:
@@ -111,11 +112,11 @@ def _precedence(examination: Examination) -> Claim:
     first, last = min(own.dependent), max(own.dependent)
     lines = (
         ended,
-        f"the manifest was sealed by {said_time(own.bounds[0])}, before slot 0's round was due at "
-        f"{said_time(own.due(0))}",
+        f"the manifest was sealed by {utc(own.bounds[0])}, before slot 0's round was due at "
+        f"{utc(own.due(0))}",
         f"not before: {len(own.dependent)} of {len(log.segments)} segments depend on their slots' seeds, "
-        f"segment {first} on one of {said_time(_begun(own, first))}, segment {last} on one of "
-        f"{said_time(_begun(own, last))}",
+        f"segment {first} on one of {not_before(_begun(own, first))}, segment {last} on one of "
+        f"{not_before(_begun(own, last))} UTC",
         *([f"{len(own.independent)} segments do not: they may be older"] if own.independent else []),
         _gaps(own),
         *(
@@ -126,8 +127,20 @@ def _precedence(examination: Examination) -> Claim:
     )
     if len(own.dependent | own.independent) == len(log.segments):
         return Claim(status=Status.SHOWN, evidence=lines)
-    return Claim(
-        status=Status.SUPPORTED, evidence=(*lines, "not every segment was replayed under another seed")
+    return Claim(status=Status.SUPPORTED, evidence=(*lines, _dependence_bound(examination, own)))
+
+
+def _dependence_bound(examination: Examination, own: Chronology) -> str:
+    """What a sample of replays under another seed says of the other segments."""
+    sample = examination.sample
+    drawn = [i for i in own.dependent if sample and i in sample.uniform]
+    if sample is None or own.independent or not drawn:
+        return "not every segment was replayed under another seed, and nothing bounds the others"
+    confidence = examination.policy.confidence
+    most = forged_bound(sample.population, len(drawn), confidence)
+    return (
+        f"{len(drawn)} of {sample.population} other segments drawn uniformly: with {confidence:.0%} "
+        f"confidence at most {most} do not depend on their seed"
     )
 
 

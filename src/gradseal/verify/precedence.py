@@ -20,8 +20,9 @@ from gradseal.precede.trust import Trust
 from gradseal.proof.files import Files
 from gradseal.proof.merkle import Tree
 from gradseal.verify.anchors import check_anchors
-from gradseal.verify.chronology import Chronology, bounds_of, said_time
+from gradseal.verify.chronology import Chronology, bounds_of
 from gradseal.verify.examination import Examination
+from gradseal.verify.times import utc
 from gradseal.verify.verdict import Check, Finding, Result
 
 
@@ -112,16 +113,15 @@ def _say_windows(examination: Examination, own: Chronology) -> None:
         examination.found(
             Check.WINDOWS,
             Result.HELD,
-            f"the manifest was sealed by {said_time(bound)}, before slot 0's round was due at "
-            f"{said_time(begins)}",
+            f"the manifest was sealed by {utc(bound)}, before slot 0's round was due at {utc(begins)}",
         )
     elif any(own.pinned):
-        said = "nothing shows by when" if bound is None else f"sealed by {said_time(bound)}"
+        said = "nothing shows by when" if bound is None else f"sealed by {utc(bound)}"
         examination.found(
             Check.WINDOWS,
             Result.NOTED,
             f"the manifest is not shown to be from before its seeds: {said}, and slot 0's round was due at "
-            f"{said_time(begins)}",
+            f"{utc(begins)}",
             where="entry 0",
         )
     if not own.timed:
@@ -129,11 +129,11 @@ def _say_windows(examination: Examination, own: Chronology) -> None:
     for amendment in own.amendments:
         slot, due = amendment.entry.slot, own.due(amendment.entry.slot)
         bound = own.bounds[amendment.index]
-        sealed = "nothing shows by when" if bound is None else f"sealed by {said_time(bound)}"
+        sealed = "nothing shows by when" if bound is None else f"sealed by {utc(bound)}"
         examination.found(
             Check.AMENDMENTS,
             Result.HELD if own.in_time(amendment) else Result.NOTED,
-            f"another program from slot {slot} on, whose round was due at {said_time(due)}: {sealed}",
+            f"another program from slot {slot} on, whose round was due at {utc(due)}: {sealed}",
             where=f"entry {amendment.index}",
         )
     gaps = own.gaps()

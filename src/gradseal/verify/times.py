@@ -29,6 +29,11 @@ def not_after(time: float | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     return _written(math.ceil(time), form) if usable(time) else "not known"
 
 
+def utc(time: float | None) -> str:
+    """A time by which something was, for a sentence."""
+    return f"{not_after(time)} UTC" if usable(time) else "a time that is not known"
+
+
 def between(first: float, last: float) -> str:
     """Two usable times, the date only once if it is one."""
     start, end = not_before(first), not_after(last)
