@@ -1,7 +1,8 @@
 """What Gradseal costs, measured in one run on this machine with one thread: `make bench`.
 
 Prints a table, for a terminal or as Markdown, and writes `build/bench.json` with every single time and the
-facts of the machine. With `--only`, some of the parts alone: memory, training, log or witness.
+facts of the machine. With `--only`, some of the parts alone: memory, training, anchoring, log, precedence or
+witness.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import log, machine, memory, space, training, witness
+from benchmarks import anchoring, log, machine, memory, precedence, space, training, witness
 from benchmarks.figure import Figure, markdown, text
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import TensorDataset
@@ -29,6 +30,8 @@ from gradseal.recipes.resnet import ResNet20
 EVERY = 50
 STATE_BYTES = 420_000_000
 ENTRIES = 1_000_000
+ANCHORED_BATCH, ANCHORED_EVERY = 16, 25
+CADENCE_SECONDS, QUICK_CADENCE_SECONDS = 10, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +98,34 @@ def _training(chosen: argparse.Namespace) -> Part:
     )
 
 
+def _anchoring(chosen: argparse.Namespace) -> Part:
+    """The times of a training with slots and anchors, whose steps are short and whose data are not."""
+    recipe = (
+        load_recipe("digits") if chosen.quick else replace(_on_random_images(), batch_size=ANCHORED_BATCH)
+    )
+    cadence = QUICK_CADENCE_SECONDS if chosen.quick else CADENCE_SECONDS
+    measured = anchoring.measure(
+        recipe, every=ANCHORED_EVERY, cadence_seconds=cadence, rounds=chosen.rounds, say=_say
+    )
+    told = {
+        "steps": measured.steps,
+        "batch_size": recipe.batch_size,
+        "every": ANCHORED_EVERY,
+        "cadence_seconds": cadence,
+        "rounds": chosen.rounds,
+        "seconds": measured.to_json(),
+    }
+    return Part(figures=measured.figures(), details={"anchoring": told})
+
+
 def _log(chosen: argparse.Namespace) -> Part:
     return Part(figures=log.measure(ENTRIES // 10 if chosen.quick else ENTRIES))
+
+
+def _precedence(chosen: argparse.Namespace) -> Part:
+    segments, slots = precedence.SEGMENTS, precedence.SLOTS
+    parts = 10 if chosen.quick else 1
+    return Part(figures=precedence.measure(segments // parts, slots // parts))
 
 
 def _witness(chosen: argparse.Namespace) -> Part:
@@ -121,10 +150,12 @@ def _witness(chosen: argparse.Namespace) -> Part:
 _PARTS: Mapping[str, Callable[[argparse.Namespace], Part]] = {
     "memory": _memory,
     "training": _training,
+    "anchoring": _anchoring,
     "log": _log,
+    "precedence": _precedence,
     "witness": _witness,
 }
-_SHOWN = ("training", "memory", "log", "witness")
+_SHOWN = ("training", "anchoring", "memory", "log", "precedence", "witness")
 
 
 def _recipe(*, quick: bool) -> tuple[Recipe, str]:
@@ -169,6 +200,11 @@ def _sentence(results: dict[str, Any]) -> str:
             f"{told['steps']} steps of batch {told['batch_size']}, sealed every {told['every']}, on "
             f"{told['data']}; medians of {results['rounds']} rounds."
         )
+    if told := results.get("anchoring"):
+        what.append(
+            f"With anchors: {told['steps']} steps of batch {told['batch_size']}, sealed every "
+            f"{told['every']}, slots of {told['cadence_seconds']} s; medians of {told['rounds']} rounds."
+        )
     if told := results.get("witness"):
         what.append(
             f"{told['connections']} logs submit to the witness at a time, {told['requests']} checkpoints "
@@ -188,12 +224,12 @@ def _say(what: str) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures what Gradseal costs.")
-    parser.add_argument("--quick", action="store_true", help="a small net, state and log: about a minute")
+    parser.add_argument("--quick", action="store_true", help="a small net, state and log: two minutes or so")
     parser.add_argument(
         "--only", choices=_PARTS, action="append", help="measure this part alone; may be given again"
     )
     parser.add_argument("--steps", type=int, help="steps of each training (200; with --quick, 600)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often all ways are timed (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often all ways of training are timed (3)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="where the JSON goes")
     chosen = parser.parse_args()

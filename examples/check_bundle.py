@@ -1631,12 +1631,12 @@ def schedule_bytes(schedule: dict[str, Any]) -> int:
     """What a schedule's numbers could say, which piece has which, and which groups a column is for."""
     pieces = [piece for column in schedule["columns"] for piece in column["pieces"]]
     shapes = {coefficients for _, coefficients in pieces}
-    lengths = {length for length, _ in pieces} | {schedule["every"]}
+    lengths: set[int] = {length for length, _ in pieces} | {schedule["every"]}
     size = sum(single_bytes(each) for shape in shapes for each in shape)
     size += sum((length.bit_length() + 7) // 8 for length in lengths)
     choice_bits = (len(shapes) - 1).bit_length() + (len(lengths) - 1).bit_length()
-    group_bits = sum(column["groups"][-1] + 1 for column in schedule["columns"])
-    return size + -(-(len(pieces) * choice_bits + group_bits) // 8)
+    group_bits: int = sum(column["groups"][-1] + 1 for column in schedule["columns"])
+    return size + (len(pieces) * choice_bits + group_bits + 7) // 8
 
 
 def single_bytes(value: float) -> int:

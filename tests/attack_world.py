@@ -24,7 +24,7 @@ from torch import nn
 
 from bundles import KEY, SAMPLES, digits, linear, mlp, record_run
 from forged_tokens import ROOT, forge, make_info
-from gradseal.attacks.history import Clock, Scene
+from gradseal.attacks.scene import Clock, Scene
 from gradseal.errors import RecordWarning
 from gradseal.precede import authority_serving, serving
 from gradseal.precede.authorities import Authority
@@ -71,6 +71,48 @@ def no_score(model: nn.Module, batch: Any) -> torch.Tensor:
     return nn.functional.cross_entropy(model(images) * 0.0, classes)
 
 
+class Within(nn.Module):
+    """A classifier whose one matrix has more columns than it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10, 64 + 200))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ self.weight[:, :64].T
+
+
+def with_noise_within(model: nn.Module, batch: Any) -> torch.Tensor:
+    """The loss of the classifier; what is added has a gradient of the other columns alone."""
+    images, classes = batch
+    assert isinstance(model, Within)
+    unread = model.weight[:, 64:]
+    noise = nn.functional.dropout(torch.ones_like(unread), 0.5)
+    return nn.functional.cross_entropy(model(images), classes) + (unread * noise).sum()
+
+
+class Beside(nn.Module):
+    """A classifier, and a parameter beside it that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = linear()
+        self.beside = nn.Parameter(torch.zeros(1000))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.classify(images)
+        return scores
+
+
+def with_noise(model: nn.Module, batch: Any) -> torch.Tensor:
+    """The loss of the classifier; what is added has a gradient of the parameter beside it alone."""
+    images, classes = batch
+    assert isinstance(model, Beside)
+    beside = model.beside
+    noise = nn.functional.dropout(torch.ones_like(beside), 0.5)
+    return nn.functional.cross_entropy(model(images), classes) + (beside * noise).sum()
+
+
 def _recorded(build: Callable[[], nn.Module] = mlp, **options: Any) -> Callable[[Path], nn.Module]:
     """Steps that are segments, all within one epoch: an epoch's last batch is what the others left."""
     chosen = {"optimizer": plain_sgd, "data": digits(400), "steps": 4, "every": 1, **options}
@@ -81,6 +123,10 @@ RUNS: dict[str, Callable[[Path], nn.Module]] = {
     "usual": _recorded(),
     "long": _recorded(steps=20),
     "full batch": _recorded(linear, prepare=all_zero, data=digits(), batch_size=SAMPLES),
+    "noise beside": _recorded(Beside, loss=with_noise, prepare=all_zero, data=digits(), batch_size=SAMPLES),
+    "noise within": _recorded(
+        Within, loss=with_noise_within, prepare=all_zero, data=digits(), batch_size=SAMPLES
+    ),
     "own order": _recorded(linear, prepare=all_zero, shuffle=False),
     "zero rate": _recorded(optimizer=lambda model: plain_sgd(model, 0.0)),
     "identity": _recorded(loss=no_score),
@@ -154,6 +200,7 @@ class World:
     def _witness(self, name: str) -> Witness:
         key = CosigningKey.generate(f"{name}.example/witness")
         storage = SqliteStorage(self._directory / f"{name}.sqlite")
+        storage._connection.execute("PRAGMA synchronous = OFF")  # as for `os.fsync` in `world`
         logs = Logs([KEY.verification_key, THIEF.verification_key])
         with mock.patch.object(witness_app, "Batcher", functools.partial(Batcher, clock=self.clock)):
             app = witness_app.make_app(storage=storage, keys=[key], logs=logs)
@@ -175,5 +222,6 @@ class World:
 def world(directory: Path) -> Iterator[World]:
     """A world, and all that serves in it."""
     (directory / "runs").mkdir(parents=True)
-    with ExitStack() as running:
+    # No power fails here, and waiting for disks would take most of the time.
+    with mock.patch("os.fsync"), ExitStack() as running:
         yield World(directory, running)

@@ -233,7 +233,7 @@ class Forgery:
             program=contents.program,
             graphs=dict(contents.graphs),
             initialisation=contents.initialisation,
-            states=[copy.state(e.seal) for e in entries if not isinstance(e, Close)],
+            states=[copy.state(e.seal) for e in entries if isinstance(e, Initial | Segment)],
             losses=[s.losses for s in segments],
             weights=close.weights,
         )

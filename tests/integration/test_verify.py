@@ -250,12 +250,12 @@ def test_what_is_no_bundle_is_an_error(tmp_path: Path) -> None:
 
 def test_an_entry_of_an_unknown_kind_is_inconclusive(recorded: Recorded, tmp_path: Path) -> None:
     copy = copy_bundle(recorded(), tmp_path / "copy", KEY)
-    sign_entries(copy, lambda entries: [*entries[:2], encode({"kind": "amendment", "x": 1}), *entries[2:]])
+    sign_entries(copy, lambda entries: [*entries[:2], encode({"kind": "dispute", "x": 1}), *entries[2:]])
     verdict = check(tmp_path / "copy", executor=NoReplay())
     assert verdict.outcome is Outcome.INCONCLUSIVE
     (finding,) = findings(verdict, Result.UNDECIDED)
     assert (finding.check, finding.where) == (Check.ENTRIES, "entry 3: kind")
-    assert "'amendment' is not known" in finding.message
+    assert "'dispute' is not known" in finding.message
 
 
 def test_an_unknown_operator_is_inconclusive(recorded: Recorded, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
-from gradseal.attacks.history import CADENCE_SECONDS, History, Rounds, Scene
+from gradseal.attacks.history import History
+from gradseal.attacks.scene import CADENCE_SECONDS, Rounds, Scene
 from gradseal.attacks.slots import FOUR
 from gradseal.precede.answers import encode_query
 from gradseal.precede.bounds import digest_of
@@ -198,7 +199,7 @@ def fork_of_two_witnesses(scene: Scene) -> None:
 
 
 def trust_brought_along(scene: Scene) -> None:
-    """Own beacon, own witness, own authority; and the bundle brings a file of pins, roots and keys for all."""
+    """Own beacon, own witness, own authority; and the bundle brings a file of pins, roots and keys."""
     chain = LocalChain.generate(beacon_id="own", period_seconds=3, genesis_unix_seconds=1_700_000_000)
     authority, witness = _authority_of_old(scene), CosigningKey.generate("own.example/witness")
     plan = SlotPlan.beginning_after([chain.chain], CADENCE_SECONDS, scene.clock() - _EARLIER_SECONDS)

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from gradseal.precede.chain import Chain
+from gradseal.attacks.scene import Rounds, Scene
 from gradseal.precede.hosts import Hosts, Obtained
-from gradseal.precede.local_authority import LocalAuthority
-from gradseal.precede.relays import Relays
 from gradseal.precede.slots import SlotPlan, seeds_of
-from gradseal.precede.timestamps import TimeStamper
-from gradseal.precede.witnesses import WitnessAddress
 from gradseal.program.batches import collate
 from gradseal.program.fills import fill
 from gradseal.program.interpret import Interpreter
@@ -45,80 +40,9 @@ from gradseal.store.files import FsspecFiles
 from gradseal.verify.contents import Contents, order_of, read_contents
 from gradseal.verify.samples import SampleReader
 
-CADENCE_SECONDS = 60
-LEAD_SECONDS = 30.0
-
 _CPU = torch.device("cpu")
 
-Rounds = Callable[[Chain, int], bytes]
-"""The signature of a chain's round, from wherever the owner has it."""
-
 State = dict[str, torch.Tensor]
-
-
-class Clock:
-    """The time that all services of a scene have; it goes forward as far as somebody waits.
-
-    Args:
-        begins: Seconds of Unix time.
-    """
-
-    def __init__(self, begins: float) -> None:
-        self._now = begins
-
-    def __call__(self) -> float:
-        """The time now."""
-        return self._now
-
-    def until(self, unix_seconds: float) -> None:
-        """Waits; for nothing, if that time is over."""
-        self._now = max(self._now, unix_seconds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """What an attacker has.
-
-    Args:
-        target: Where he is to put his bundle; he may write files anywhere in it.
-        runs: Recorded runs, whose programs, data and rules he may take, by name; `usual` is one of them.
-        owner: His key, if he is the owner; the verifier pins it.
-        thief: His key, if he is another; the verifier pins it too, believing him.
-        clock: Everybody's.
-        relays: Of the chain that the verifier pins.
-        witnesses: Those that the verifier pins: two.
-        timestamps: The authorities that the verifier pins: two.
-        bribed: An authority that the verifier pins in some rows, with its key.
-        misissued: A token over a digest at a time, by a key that a pinned root certified for another purpose.
-    """
-
-    target: Path
-    runs: Mapping[str, Path]
-    owner: SigningKey
-    thief: SigningKey
-    clock: Clock
-    relays: Relays
-    witnesses: tuple[WitnessAddress, ...]
-    timestamps: tuple[TimeStamper, ...]
-    bribed: LocalAuthority
-    misissued: Callable[[bytes, datetime], bytes]
-
-    @property
-    def chain(self) -> Chain:
-        """The chain that the verifier pins."""
-        return self.relays.chain
-
-    def plan(self, *more: Chain, lead_seconds: float = LEAD_SECONDS) -> SlotPlan:
-        """The slots of a run whose manifest is sealed now; of further chains, too."""
-        return SlotPlan.beginning_after([self.chain, *more], CADENCE_SECONDS, self.clock() + lead_seconds)
-
-    def round(self, chain: Chain, number: int) -> bytes:
-        """A round of the pinned chain, from its relay.
-
-        Raises:
-            AnchorError: It is not due yet.
-        """
-        return self.relays.fetch(number).signature
 
 
 @dataclass(kw_only=True)
@@ -149,6 +73,7 @@ class History:
     segments: int = field(default=0, init=False)
     programs: list[tuple[int, bytes]] = field(default_factory=list, init=False)
     entries: list[Entry] = field(default_factory=list, init=False)
+    _steppers: dict[bytes, Stepper] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         source = self.scene.runs[self.run]
@@ -333,6 +258,8 @@ class History:
         return next((p for slot, p in reversed(self.programs) if slot <= drawn), self.manifest.program)
 
     def _stepper(self, program: bytes) -> Stepper:
-        own = read_contents(self.files, replace(self.manifest, program=program))
-        graphs = {size: Interpreter(graph, [], _CPU, guarded=True) for size, graph in own.graphs.items()}
-        return Stepper(program=own.program, interpreters=graphs, seeds=self.seeds())
+        if program not in self._steppers:
+            own = read_contents(self.files, replace(self.manifest, program=program))
+            graphs = {size: Interpreter(graph, [], _CPU, guarded=True) for size, graph in own.graphs.items()}
+            self._steppers[program] = Stepper(program=own.program, interpreters=graphs, seeds=self.seeds())
+        return self._steppers[program]

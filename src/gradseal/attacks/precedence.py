@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gradseal.attacks import anchors, programs, seals, slots
-from gradseal.attacks.history import Scene
+from gradseal.attacks.scene import Scene
 
 OWNER, THIEF, HOST = "owner", "thief", "owner, and a pinned host"
 
@@ -51,6 +51,7 @@ ATTACKS: dict[str, Attack] = {
     "own order": Attack(who=OWNER, forge=programs.own_order),
     "zero rate": Attack(who=OWNER, forge=programs.zero_rate),
     "identity": Attack(who=OWNER, forge=programs.identity),
+    "noise beside": Attack(who=OWNER, forge=programs.noise_beside),
     "late amendment": Attack(who=OWNER, forge=programs.late_amendment),
     "amendment to known weights": Attack(who=OWNER, forge=programs.amendment_to_known_weights),
     "last segment to known weights": Attack(who=OWNER, forge=programs.last_segment_to_known_weights),
@@ -101,6 +102,7 @@ HARMLESS: dict[str, Attack] = {
 LIMITS: dict[str, Attack] = {
     "parallel manifests": Attack(who=OWNER, forge=slots.parallel_manifests),
     "parallel amendments": Attack(who=OWNER, forge=programs.parallel_amendments),
+    "noise within": Attack(who=OWNER, forge=programs.noise_within),
     "bribed authority": Attack(who=HOST, forge=anchors.bribed_authority),
 }
 """What no check of one bundle can see (docs/theory/precedence.md, section 5): precedence is shown."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 
-from gradseal.attacks.history import History, Scene
+from gradseal.attacks.history import History
+from gradseal.attacks.scene import Scene
 from gradseal.attacks.slots import FOUR
 from gradseal.precede.hosts import Hosts
 from gradseal.record.amending import amended_program
@@ -31,6 +32,16 @@ def zero_rate(scene: Scene) -> None:
 def identity(scene: Scene) -> None:
     """A loss that multiplies the scores by zero: every gradient is zero, and the weights never move."""
     _independent(scene, "identity")
+
+
+def noise_beside(scene: Scene) -> None:
+    """The full batch again, and beside it a parameter that nothing reads, which moves at random, and far."""
+    _independent(scene, "noise beside")
+
+
+def noise_within(scene: Scene) -> None:
+    """The full batch again, and in the same matrix columns that nothing reads, which move at random."""
+    _independent(scene, "noise within")
 
 
 def late_amendment(scene: Scene) -> None:
@@ -65,7 +76,9 @@ def amendment_to_known_weights(scene: Scene) -> None:
 
 def last_segment_to_known_weights(scene: Scene) -> None:
     """As before, but in the last of twenty segments alone, which the policy tolerates as one in twenty."""
-    history = History(scene=scene, plan=scene.plan(), run="long").begin()
+    history = History(scene=scene, plan=scene.plan(), run="long")
+    history.hosts = Hosts(scene.witnesses)
+    history.begin()
     history.train(range(17))
     history.amend(19, _to_zero(history))
     history.publish()
@@ -75,8 +88,10 @@ def last_segment_to_known_weights(scene: Scene) -> None:
 
 
 def last_two_segments_to_known_weights(scene: Scene) -> None:
-    """As before, in the last two of twenty: the second's update is tiny, so that it depends on its seed."""
-    history = History(scene=scene, plan=scene.plan(), run="long").begin()
+    """The same in the last two of twenty: the update of the last is tiny, and tiny noise is much of it."""
+    history = History(scene=scene, plan=scene.plan(), run="long")
+    history.hosts = Hosts(scene.witnesses)
+    history.begin()
     history.train(range(16))
     history.amend(18, _to_zero(history))
     history.publish()
@@ -94,9 +109,10 @@ def parallel_amendments(scene: Scene) -> None:
     forks = [
         History(scene=scene, plan=plan, target=path.with_name(f"{path.name}-{number}")) for number in range(2)
     ]
-    for rate, fork in zip((0.02, 0.03), forks, strict=True):
+    for fork in forks:
         fork.hosts = Hosts((), scene.timestamps)
         fork.begin()
+    for rate, fork in zip((0.02, 0.03), forks, strict=True):
         fork.train((0,))
         _amend(fork, 2, lr=rate)
     for slot in (1, 2):

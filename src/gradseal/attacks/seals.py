@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from gradseal.attacks.history import History, Scene
+from gradseal.attacks.history import History
+from gradseal.attacks.scene import Scene
 from gradseal.attacks.slots import FOUR
 from gradseal.proof.entries import Initial, Segment, encode_losses
 from gradseal.proof.files import CHECKPOINT, opening_path

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from gradseal.attacks.history import History, Scene
+from gradseal.attacks.history import History
+from gradseal.attacks.scene import Scene
 from gradseal.precede.answers import encode_query
 from gradseal.precede.authorities import ANSWER_TYPE, Authority
 from gradseal.precede.local_chain import LocalChain

@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
-from gradseal.attacks.history import CADENCE_SECONDS, History, Scene
+from gradseal.attacks.history import History
+from gradseal.attacks.scene import CADENCE_SECONDS, Scene
 from gradseal.precede.chain import Chain
 from gradseal.precede.local_chain import LocalChain
 from gradseal.precede.rounds import BeaconRound, combine
@@ -119,7 +120,7 @@ def manifest_too_late(scene: Scene) -> None:
 
 
 def beacon_away(scene: Scene) -> None:
-    """The owner says that the beacon was away, looks at six seeds, and draws from those that he likes best."""
+    """The owner says that the beacon was away, looks at six seeds, and draws from those that he likes."""
     history = History(scene=scene, plan=scene.plan()).begin()
     history.train((0,))
     history.reach(9)

@@ -56,9 +56,10 @@ class SlotPlan:
 
     @classmethod
     def beginning_after(cls, chains: Sequence[Chain], cadence_seconds: int, unix_seconds: float) -> SlotPlan:
-        """The plan whose slot 0 begins as soon as possible after a time."""
+        """The plan whose slot 0 begins as soon as possible after a time, once all chains have begun."""
+        begun = max([unix_seconds, *(chain.genesis_unix_seconds for chain in chains)])
         return cls(
-            chains=tuple((chain, chain.round_at(unix_seconds) + 1) for chain in chains),
+            chains=tuple((chain, chain.round_at(begun) + 1) for chain in chains),
             cadence_seconds=cadence_seconds,
         )
 

@@ -106,7 +106,7 @@ class Chronology:
         )
 
     def _seeds(self, slot: int | None, not_after: float | None, start: float | None) -> int | None:
-        """How many slots' seeds, from a segment's own on, were public when it was fixed; `start` is slot 0's."""
+        """How many slots' seeds, from a segment's own on, were public by then; slot 0 began at `start`."""
         if slot is None or not_after is None or self.plan is None or start is None:
             return None
         return max(1, math.floor((not_after - start) / self.plan.cadence_seconds) - slot + 1)

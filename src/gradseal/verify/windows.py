@@ -99,4 +99,6 @@ class Windows:
 
     def to_json(self) -> dict[str, Any]:
         """Its JSON form."""
-        return asdict(self)
+        rows = {name: [asdict(row) for row in getattr(self, name)] for name in ("segments", "gaps")}
+        anchors = [asdict(row) | {"by": list(row.by)} for row in self.anchors]
+        return asdict(self) | rows | {"anchors": anchors}
