@@ -35,7 +35,7 @@ import stat
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
@@ -810,7 +810,7 @@ def check_environment(run: Run) -> str:
 
 # ---- Anchors: bundle.md, section 10; witness.md, section 5; timestamps.md ------------------------
 
-ANCHORED = [{"size": (1, 16_778_240), "timestamps": (0, 16)}, 0, 65_536]
+ANCHORED = [{"size": (1, 2**25), "timestamps": (0, 16)}, 0, 65_536]
 STAMPED = re.compile(rb"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01(?:\x05\x00)?\x04\x20(.{32})", re.DOTALL)
 
 
@@ -1597,11 +1597,15 @@ def free_bytes(
     return [item for item in [*items, *said_items(program, graphs)] if item[1]]
 
 
-def said_items(program: dict[str, Any], graphs: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """The same of the graphs and the optimizer of a program."""
+def said_items(
+    program: dict[str, Any], graphs: list[dict[str, Any]], known: Collection[bytes] = ()
+) -> list[tuple[str, int]]:
+    """The same of the graphs, but for those that are known, and the optimizer of a program."""
     items = []
     seen: set[bytes] = set()
     for graph, entry in reversed(list(zip(graphs, program["graphs"], strict=True))):
+        if entry["graph"] in known:
+            continue
         counted = (found for found in graph_numbers(graph) if found not in UNCOUNTED)
         items.append((f"graph of batch size {entry['batch_size']}", number_bytes(counted, seen)))
     optimizer = program["optimizer"]
@@ -1691,7 +1695,8 @@ def check_free_bytes(run: Run) -> str:
     """Count what no rule derives, as section 8 does."""
     items = free_bytes(run.program, run.sources, run.graphs)
     for (first, _, program), graphs in zip(run.amended, run.amended_graphs, strict=True):
-        said = said_items(program, graphs)
+        known = {entry["graph"] for entry in run.program["graphs"]}
+        said = said_items(program, graphs, known)
         items += [(f"{name}, amended from segment {first} on", size) for name, size in said if size]
     return f"{sum(size for _, size in items)}" + "".join(f"; {name}: {size}" for name, size in items[:8])
 
@@ -1957,7 +1962,7 @@ class Run:
         try:
             self.note = parse_note(self.bundle.read("checkpoint", 65_536))
             self.checkpoint = parse_checkpoint(self.note[0])
-            demand(1 <= self.checkpoint.size <= 16_778_240, "checkpoint", "a log of no entries, or too many")
+            demand(1 <= self.checkpoint.size <= 2**25, "checkpoint", "a log of no entries, or too many")
         except Finding as finding:
             raise NotABundle("not a bundle", str(finding)) from finding
 

@@ -9,13 +9,15 @@ backward pass: they must agree to the bit before anything is sealed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from gradseal.errors import CaptureError, MalformedBundle, UnknownKind
+from gradseal.errors import CaptureError, MalformedBundle, RecordWarning, UnknownKind
+from gradseal.precede.beacons import Beacon
 from gradseal.precede.slots import one_seed
 from gradseal.program.batches import schema_of
 from gradseal.program.capture import check_model
@@ -200,6 +202,7 @@ def fix(
         arithmetic=environment.to_json(),
         release=blobs.put(release.encode()),
     )
+    _warn_of_whole_epochs(request, len(dataset), stacklevel=4)
     _check_readable(manifest, program, graphs, initialisation=initialisation, release=release, schema=schema)
     return Fixed(
         request=request,
@@ -212,6 +215,18 @@ def fix(
         initialisation=initialisation,
         release=release,
     )
+
+
+def _warn_of_whole_epochs(request: Request, samples: int, *, stacklevel: int) -> None:
+    """Says that segments may hardly depend on their seeds, which a verifier would otherwise say."""
+    whole = request.every * request.accumulate % request.order(samples).batches_per_epoch == 0
+    if request.shuffle and whole and isinstance(request.seed, Beacon):
+        warnings.warn(
+            "each segment sees whole epochs, so without dropout another seed changes only the order in them, "
+            "and precedence may not be shown; let `every` be no multiple of an epoch",
+            RecordWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def _released_names(model: nn.Module) -> dict[str, str]:

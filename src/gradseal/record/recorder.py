@@ -91,8 +91,9 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
         shuffle: Whether each epoch has its own random order.
         drop_last: Whether an epoch's incomplete last batch is dropped.
         resume: Go on with what is at `path` from its last sealed state. Begin, if there is nothing, or what a
-            recording left that was interrupted before anything was sealed. All else must be as it was. A run
-            that is complete yields no more batches.
+            recording left that was interrupted before anything was sealed; with a beacon, whose manifest is
+            sealed first, only a run whose state zero is sealed too. All else must be as it was. A run that is
+            complete yields no more batches.
         progress: Whether to show progress on standard error; by default, if that is a terminal.
 
     Raises:

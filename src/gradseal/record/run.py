@@ -178,7 +178,7 @@ class Run:
         """Changes the program from a later slot on: hyperparameters by the optimizer's names, and clipping.
 
         The change is sealed and anchored before the seed from which it is in force is known, so that nobody
-        can say it was chosen for what comes out. Segments that it touches are always replayed.
+        can say it was chosen for what comes out. The first segment under it is always replayed.
 
         Args:
             group: The number of the parameter group that is meant; all if not given.

@@ -7,12 +7,13 @@ between segments are collected here, and go into the log before the next segment
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gradseal.errors import AnchorError, RecordError, RecordWarning
 from gradseal.precede.beacons import Beacon
 from gradseal.precede.hosts import Hosts
+from gradseal.precede.relays import Relays
 from gradseal.precede.slots import SlotPlan
 from gradseal.program.program import Program
 from gradseal.program.randomness import slot_seed
@@ -87,7 +88,7 @@ class Timekeeping:
         self._beacon = beacon
         seed = manifest.plan.seed
         self._plan = SlotPlan.of(seed) if isinstance(seed, BeaconSeed) else None
-        self._watch = SlotWatch(self._plan, beacon.relays) if beacon and self._plan else None
+        self._watch = SlotWatch(self._plan, _relays(beacon, self._plan)) if beacon and self._plan else None
         self._anchoring: Anchoring | None = None
         if hosts is not None:
             leaves = [leaf_hash(entry) for entry in interrupted.entries] if interrupted else []
@@ -235,3 +236,20 @@ class Timekeeping:
     def _warn(self) -> None:
         for fault in self._anchoring.faults() if self._anchoring else ():
             warnings.warn(f"not anchored: {fault}", RecordWarning, stacklevel=4)
+
+
+def _relays(beacon: Beacon, plan: SlotPlan) -> Sequence[Relays]:
+    """The relays of the plan's chains, in its order; those of others are not asked.
+
+    Raises:
+        RecordError: A chain of the plan's has none.
+    """
+    relays = {one.chain.hash: one for one in beacon.relays}
+    for chain, _ in plan.chains:
+        if chain.hash not in relays:
+            raise RecordError(
+                f"the run draws from chain {chain.hash.hex()[:8]}, of which the given beacon has no relay",
+                where="beacon",
+                advice="go on with the beacon that the recording began with",
+            )
+    return [relays[chain.hash] for chain, _ in plan.chains]

@@ -179,6 +179,12 @@ def _lacking(examination: Examination, own: Chronology, close: float | None) -> 
             f"{len(own.independent)} of {tried}" if tried else "none was replayed under another seed, so no"
         )
         lacking.append(f"{said} segments do not depend on their seed: they may have been made before")
+    states = examination.parameter_digests
+    last = max((i for i in range(len(states) - 1) if states[i] != states[i + 1]), default=-1)
+    if last in own.independent:
+        lacking.append(
+            f"segment {last}, which moved the weights last, does not depend on its seed: they may be older"
+        )
     return lacking
 
 

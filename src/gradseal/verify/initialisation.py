@@ -128,8 +128,10 @@ def count_free_bytes(contents: Contents) -> tuple[FreeBytes, ...]:
 
 def _free_in_amendments(contents: Contents) -> Iterator[FreeBytes]:
     """All that an amended program says that the manifest's does not: its graphs' numbers and its settings."""
+    known = set(contents.program.graphs.values())
     for first, own in contents.later:
-        for item in count_free_bytes(replace(own, later=())):
+        new = {size: graph for size, graph in own.graphs.items() if own.program.graphs[size] not in known}
+        for item in count_free_bytes(replace(own, graphs=new, later=())):
             if item.where in ("graph", "optimizer"):
                 yield replace(item, name=f"{item.name}, amended from segment {first} on")
 
