@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from gradseal.precede.log import Log, Placed
 from gradseal.precede.slots import SlotPlan
 from gradseal.precede.trust import Trust
-from gradseal.proof.entries import Amendment
+from gradseal.proof.entries import Amendment, Slot
 from gradseal.verify.windows import MAX_ROWS, AnchorRow, GapRow, SegmentWindow, Windows
 
 _ON_CADENCE = 2
@@ -34,6 +34,7 @@ class Chronology:
         places: The index of each segment's entry.
         missed: The slots, first and last, that the log itself says something was missed in.
         amendments: The amendments.
+        drawn: The slots that were drawn from.
         dependent: The segments that were found to depend on their seed.
         independent: Those that were found not to.
     """
@@ -47,6 +48,7 @@ class Chronology:
     places: Sequence[int] = ()
     missed: tuple[tuple[int, int], ...] = ()
     amendments: tuple[Placed[Amendment], ...] = ()
+    drawn: tuple[Placed[Slot], ...] = ()
     dependent: set[int] = field(default_factory=set)
     independent: set[int] = field(default_factory=set)
 
@@ -70,6 +72,16 @@ class Chronology:
         """Whether the manifest was sealed before the seed of slot 0 could be known."""
         bound, due = self.bounds[0] if self.bounds else None, self.due(0)
         return bound is not None and due is not None and bound < due
+
+    @property
+    def impossible(self) -> list[Placed[Slot]]:
+        """Slots whose entry is said to be older than its signatures: some clock that is pinned is wrong."""
+        found = []
+        for slot in self.drawn:
+            bound, known = self.bounds[slot.index], self.not_before(slot.entry.index)
+            if bound is not None and known is not None and bound < known:
+                found.append(slot)
+        return found
 
     @property
     def timed(self) -> bool:
@@ -117,6 +129,11 @@ class Chronology:
         drawn = {slot for slot in self.slots if slot is not None}
         return max(drawn) + 1 - len(drawn) if drawn else 0
 
+    def _skipped(self, segment: int) -> int:
+        """How many seeds before its own, since its predecessor's, a segment could have drawn from."""
+        slot, before = self.slots[segment], self.slots[segment - 1] if segment else 0
+        return 0 if slot is None or before is None else slot - before
+
     def gaps(self) -> list[GapRow]:
         """Consecutive segments of one slot that were not fixed within the cadence."""
         found: list[GapRow] = []
@@ -136,7 +153,7 @@ class Chronology:
                     last_segment=segment,
                     recorded=any(a <= slot + 1 and slot <= b for a, b in self.missed),
                     seeds=seeds,
-                    bits=None if seeds is None else _bits(segment - first + 1, seeds),
+                    bits=None if seeds is None else _bits(segment - first + 1, seeds + self._skipped(first)),
                 )
             )
         return found

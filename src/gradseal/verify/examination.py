@@ -68,6 +68,10 @@ class Examination:
         """Adds a finding."""
         self.findings.append(Finding(check=check, result=result, message=message, where=where))
 
+    def undecided(self, *checks: Check) -> list[str]:
+        """What is undecided in some checks, one line for each finding."""
+        return [f.line for f in self.findings if f.result is Result.UNDECIDED and f.check in checks]
+
     @contextmanager
     def checking(self, check: Check, held: str = "") -> Iterator[None]:
         """Turns what is raised inside into a finding of `check`, which ends the examination."""

@@ -36,7 +36,7 @@ class SegmentResult:
         error: Euclidean distance between replayed and sealed parameters.
         update: Euclidean length of the sealed update of the parameters.
         dependence: How far a replay under another seed ends from the sealed parameters, as a share of the
-            update's length; None if there was none.
+            update's length, for the parameter for which that is least; None if there was none.
         seconds: How long the replay took, by the worker's clock; None if it did not say.
     """
 

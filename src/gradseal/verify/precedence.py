@@ -49,6 +49,7 @@ def check_precedence(
         places=log.places,
         missed=_missed(log),
         amendments=log.amendments,
+        drawn=log.slots,
     )
     examination.chronology = own
     _beacon(examination, log, own)
@@ -108,7 +109,7 @@ def _say_anchors(examination: Examination, own: Chronology) -> None:
 def _say_windows(examination: Examination, own: Chronology) -> None:
     if own.plan is None:
         return
-    begins, bound = own.plan.begins(0), own.bounds[0]
+    begins, bound = own.due(0), own.bounds[0]
     if own.manifest_in_time:
         examination.found(
             Check.WINDOWS,
@@ -126,6 +127,15 @@ def _say_windows(examination: Examination, own: Chronology) -> None:
         )
     if not own.timed:
         return
+    for impossible in own.impossible[:20]:
+        slot = impossible.entry.index
+        examination.found(
+            Check.WINDOWS,
+            Result.NOTED,
+            f"slot {slot} was drawn from by {utc(own.bounds[impossible.index])}, before its round was due at "
+            f"{utc(own.due(slot))}: the clock of somebody who is pinned is wrong, or the chain's",
+            where=f"entry {impossible.index}",
+        )
     for amendment in own.amendments:
         slot, due = amendment.entry.slot, own.due(amendment.entry.slot)
         bound = own.bounds[amendment.index]

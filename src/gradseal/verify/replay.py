@@ -120,13 +120,16 @@ class Replayer:
         return losses
 
     def _dependence(self, task: Task) -> float:
-        """How far the segment ends from its end when it draws from another seed, as a share of its update."""
+        """How far the parameters end from theirs under another seed, as a share of their update."""
         state = self._read_state(task.start)
-        update = _distance(state, self._state, self._parameters)
+        updates = {name: _distance(state, self._state, [name]) for name in self._parameters}
         seeds = self._seeds.diverted(task.segment, task.other_seed)
         self._run(task.segment, state, seeds, order_of(self._manifest, seeds))
-        other = _distance(state, self._state, self._parameters)
-        return other / update if update else 0.0
+        # The least of all that moved: otherwise one that moves at random would speak for the others.
+        return min(
+            (_distance(state, self._state, [name]) / moved for name, moved in updates.items() if moved),
+            default=0.0,
+        )
 
     def _batch(self, order: Order, number: int) -> list[torch.Tensor]:
         samples = self._data.samples(order.indices(number))

@@ -127,6 +127,11 @@ class Finding:
     measured: float | None = None
     allowed: float | None = None
 
+    @property
+    def line(self) -> str:
+        """Where, and what was found, in one line."""
+        return f"{self.where}: {self.message}" if self.where else self.message
+
     def to_json(self) -> dict[str, Any]:
         """Its fields that have a value."""
         return {name: value for name, value in asdict(self).items() if value is not None and value != ""}
@@ -147,6 +152,11 @@ class Claim:
     def to_json(self) -> dict[str, Any]:
         """Its JSON form."""
         return {"status": self.status.value, "evidence": list(self.evidence)}
+
+
+def not_shown(*evidence: str) -> Claim:
+    """A claim for which there is no sufficient evidence, and why."""
+    return Claim(status=Status.NOT_SHOWN, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,160 @@
+"""Precedence: when a run was made, and what of that the evidence shows.
+
+*Shown* if the manifest is from before its seeds, every entry was anchored, the plan's cadence held well
+enough, and every segment that moved the weights depends on its seed. *Supported* by a sample of segments, or, without
+slots, by an anchor on the end alone. Sources: docs/theory/precedence.md, section 3.
+"""
+
+from __future__ import annotations
+
+from gradseal.verify.chronology import Chronology
+from gradseal.verify.examination import Examination
+from gradseal.verify.statistics import forged_bound
+from gradseal.verify.times import not_before, utc
+from gradseal.verify.verdict import Check, Claim, Status, not_shown
+
+
+def precedence_claim(examination: Examination) -> Claim:
+    """When the run was made, by what the examination found."""
+    own, log = examination.chronology, examination.log
+    if missing := examination.undecided(Check.BEACON, Check.ANCHORS):
+        return not_shown(*missing)
+    if own is None or log is None or not own.bounds:
+        return not_shown("the verification ended before anything was read that says when it was made")
+    close = own.bounds[-1] if log.close else None
+    ended = f"not after: the run was closed by {utc(close)}, by anchors that are pinned"
+    if own.plan is None:
+        declared = "not before: the seed is the owner's own choice, so nothing says"
+        if close is None:
+            return not_shown("nothing that is pinned says by when it was made", declared)
+        return Claim(status=Status.SUPPORTED, evidence=(ended, declared))
+    if lacking := _lacking(examination, own, close):
+        return not_shown(*lacking)
+    lines = (ended, *_lines(own))
+    if own.independent & set(_moving(examination)):
+        return Claim(status=Status.SUPPORTED, evidence=lines)
+    if len(own.dependent | own.independent) == len(own.places):
+        return Claim(status=Status.SHOWN, evidence=lines)
+    return Claim(status=Status.SUPPORTED, evidence=(*lines, _dependence_bound(examination, own)))
+
+
+def _lines(own: Chronology) -> list[str]:
+    """The evidence for a run that lacks nothing."""
+    first, last = min(own.dependent), max(own.dependent)
+    lines = [
+        f"the manifest was sealed by {utc(own.bounds[0])}, before slot 0's round was due at "
+        f"{utc(own.due(0))}",
+        f"not before: {len(own.dependent)} of {len(own.places)} segments depend on their slots' seeds, "
+        f"segment {first} on one of {not_before(_begun(own, first))}, segment {last} on one of "
+        f"{not_before(_begun(own, last))} UTC",
+    ]
+    if own.independent:
+        lines.append(f"{len(own.independent)} segments do not: they may be older")
+    lines.append(_gaps(own))
+    if own.passed_over:
+        lines.append(f"{own.passed_over} slots hold no segment: their seeds were passed over")
+    return lines
+
+
+def _dependence_bound(examination: Examination, own: Chronology) -> str:
+    """What a sample of replays under another seed says of the other segments."""
+    sample = examination.sample
+    drawn = [i for i in own.dependent if sample and i in sample.uniform]
+    if sample is None or own.independent or not drawn:
+        return "not every segment was replayed under another seed, and nothing bounds the others"
+    confidence = examination.policy.confidence
+    most = forged_bound(sample.population, len(drawn), confidence)
+    return (
+        f"{len(drawn)} of {sample.population} other segments drawn uniformly: with {confidence:.0%} "
+        f"confidence at most {most} do not depend on their seed"
+    )
+
+
+def _lacking(examination: Examination, own: Chronology, close: float | None) -> list[str]:
+    """What precedence of a run with a beacon's seeds lacks; empty if nothing."""
+    lacking = []
+    if not any(own.pinned):
+        lacking.append("no chain of the plan's is pinned: the seeds may have been known at any time")
+    if close is None:
+        lacking.append("the run is not closed, or nothing that is pinned says by when it was")
+    if not own.manifest_in_time:
+        lacking.append(
+            "the manifest is not shown to be from before slot 0's round, so the run may follow from a choice"
+        )
+    if own.impossible:
+        lacking.append(
+            f"{len(own.impossible)} slots were drawn from before their rounds were due, if anchors are right"
+        )
+    bare = sum(own.bounds[place] is None for place in own.places)
+    if bare:
+        lacking.append(f"{bare} of {len(own.places)} segments have no anchor that counts")
+    late = sum(not own.in_time(amendment) for amendment in own.amendments)
+    if late:
+        lacking.append(f"{late} amendments were not anchored before the slot from which they are in force")
+    return lacking + _lacking_in_cadence(examination, own) + _lacking_in_replays(examination, own)
+
+
+def _lacking_in_cadence(examination: Examination, own: Chronology) -> list[str]:
+    """What is lacking where segments were not fixed before later seeds were known."""
+    lacking = []
+    gaps, most = own.gaps(), examination.policy.gap_share
+    off = sum(gap.last_segment - gap.first_segment + 1 for gap in gaps)
+    if off > most * len(own.places):
+        lacking.append(
+            f"{off} of {len(own.places)} segments are off the plan's cadence, more than {most:.0%}"
+        )
+    bits = own.grinding_bits
+    if bits is not None and bits > examination.policy.grinding_bits:
+        lacking.append(
+            f"the gaps leave {bits:.1f} bits to choose among seeds, more than "
+            f"{examination.policy.grinding_bits:g}"
+        )
+    return lacking
+
+
+def _lacking_in_replays(examination: Examination, own: Chronology) -> list[str]:
+    """What is lacking in what replays show of the dependence on seeds."""
+    lacking = []
+    wrong = sum(not result.equal for result in examination.results)
+    if wrong:
+        lacking.append(
+            f"{wrong} segments are not what the program makes, so nothing says when they were made"
+        )
+    tried = len(own.dependent | own.independent)
+    if not tried:
+        lacking.append(
+            "no segment was replayed under another seed, so nothing says before when it was not made"
+        )
+    elif not own.dependent or len(own.independent) > examination.policy.tolerated_fraction * tried:
+        lacking.append(
+            f"{len(own.independent)} of {tried} segments do not depend on their seed: they may be older"
+        )
+    moving = _moving(examination)
+    if moving and moving[-1] in own.independent:
+        lacking.append(
+            f"segment {moving[-1]}, the last that moved the weights, does not depend on its seed: "
+            "they may be older"
+        )
+    return lacking
+
+
+def _moving(examination: Examination) -> list[int]:
+    """The segments that changed a parameter."""
+    states = examination.parameter_digests
+    return [i for i in range(len(states) - 1) if states[i] != states[i + 1]]
+
+
+def _begun(own: Chronology, segment: int) -> float | None:
+    slot = own.slots[segment]
+    return None if slot is None else own.not_before(slot)
+
+
+def _gaps(own: Chronology) -> str:
+    gaps = own.gaps()
+    if not gaps:
+        return "every segment was fixed within the plan's cadence"
+    segments = sum(gap.last_segment - gap.first_segment + 1 for gap in gaps)
+    return (
+        f"{segments} segments in {len(gaps)} gaps, worth {own.grinding_bits or 0.0:.1f} bits to an owner who "
+        f"grinds; the log records {sum(gap.recorded for gap in gaps)} of them"
+    )
