@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV ?= $(firstword $(wildcard $(BIN)/uv) uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser lint format docs coverage bench lock clean
+.PHONY: help demo test browser lint format docs coverage attacks bench lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -44,6 +44,9 @@ docs: .venv/.ready  ## Build the documentation into build/site
 
 coverage: .venv/.ready  ## Record and verify each model with each optimizer, into docs/reference/coverage.md
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/coverage_table.py
+
+attacks: .venv/.ready  ## Carry out every attack on time, into docs/reference/attacks.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/attack_table.py
 
 bench: .venv/.ready  ## Run the benchmarks
 	$(BIN)/python -m benchmarks.run

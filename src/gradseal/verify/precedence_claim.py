@@ -1,8 +1,8 @@
 """Precedence: when a run was made, and what of that the evidence shows.
 
 *Shown* if the manifest is from before its seeds, every entry was anchored, the plan's cadence held well
-enough, and every segment that moved the weights depends on its seed. *Supported* by a sample of segments, or, without
-slots, by an anchor on the end alone. Sources: docs/theory/precedence.md, section 3.
+enough, and every segment that moved the weights depends on its seed. *Supported* by a sample of segments, or,
+without slots, by an anchor on the end alone. Sources: docs/theory/precedence.md, section 3.
 """
 
 from __future__ import annotations
