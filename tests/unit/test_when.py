@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from gradseal.verify import times, when
+from gradseal.report import when
+from gradseal.verify import times
 from gradseal.verify.windows import AnchorRow, Windows
 from made_windows import START, gap, made_windows
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 
 from gradseal.errors import CorruptBlob, MalformedBundle, MissingFile, ReplayError, StoreError, UnknownKind
 from gradseal.precede.log import Log
@@ -67,6 +69,16 @@ class Examination:
     def found(self, check: Check, result: Result, message: str, where: str = "") -> None:
         """Adds a finding."""
         self.findings.append(Finding(check=check, result=result, message=message, where=where))
+
+    def moving(self) -> list[int]:
+        """The segments whose update is long enough to be evidence: not far below the median one."""
+        updates = [
+            u if math.isfinite(u) else math.inf for u in (self.lengths.updates if self.lengths else ())
+        ]
+        if not any(updates):
+            return []
+        least = self.policy.seed_floor * median(u for u in updates if u)
+        return [segment for segment, update in enumerate(updates) if update and update >= least]
 
     def undecided(self, *checks: Check) -> list[str]:
         """What is undecided in some checks, one line for each finding."""

@@ -36,7 +36,9 @@ class SegmentResult:
         error: Euclidean distance between replayed and sealed parameters.
         update: Euclidean length of the sealed update of the parameters.
         dependence: How far a replay under another seed ends from the sealed parameters, as a share of the
-            update's length, for the parameter for which that is least; None if there was none.
+            update's length, tensor by tensor: what the least dependent one that counts reaches; None if there
+            was none.
+        least_dependent: The name of the parameter for which it is that.
         seconds: How long the replay took, by the worker's clock; None if it did not say.
     """
 
@@ -46,4 +48,5 @@ class SegmentResult:
     error: float = 0.0
     update: float = 0.0
     dependence: float | None = None
+    least_dependent: str = ""
     seconds: float | None = None

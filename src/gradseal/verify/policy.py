@@ -43,8 +43,9 @@ class Policy:
         dependence: Which of the replayed segments of a run with a beacon's seeds are replayed once more
             under another seed, to see that they depend on it: the first and the last, a uniform sample
             besides, or all.
-        seed_floor: How far such a replay must end from the sealed state, as a share of the segment's update,
-            to show that the segment depends on its seed.
+        seed_floor: How far such a replay must end from the sealed state, as a share of its update, for all
+            parameter tensors but some with a twentieth of the elements, to show that the segment depends on
+            its seed. A segment whose update is below this share of the median one is no evidence either way.
         gap_share: The largest share of segments off the plan's cadence with which precedence can still be
             shown.
         grinding_bits: The most that all gaps together may be worth to an owner who grinds, in bits, with

@@ -172,7 +172,7 @@ def note_dependence(examination: Examination) -> None:
                 Finding(
                     check=Check.DEPENDENCE,
                     result=Result.NOTED,
-                    message="replayed under another seed it ends "
+                    message=f"replayed under another seed {result.least_dependent or 'it'} ends "
                     f"{result.dependence:.3g} of its update away: it may be older than its seed",
                     where=f"segment {result.segment}",
                     segment=result.segment,

@@ -31,7 +31,7 @@ def precedence_claim(examination: Examination) -> Claim:
     if lacking := _lacking(examination, own, close):
         return not_shown(*lacking)
     lines = (ended, *_lines(own))
-    if own.independent & set(_moving(examination)):
+    if own.independent & set(examination.moving()):
         return Claim(status=Status.SUPPORTED, evidence=lines)
     if len(own.dependent | own.independent) == len(own.places):
         return Claim(status=Status.SHOWN, evidence=lines)
@@ -129,19 +129,13 @@ def _lacking_in_replays(examination: Examination, own: Chronology) -> list[str]:
         lacking.append(
             f"{len(own.independent)} of {tried} segments do not depend on their seed: they may be older"
         )
-    moving = _moving(examination)
+    moving = examination.moving()
     if moving and moving[-1] in own.independent:
         lacking.append(
             f"segment {moving[-1]}, the last that moved the weights, does not depend on its seed: "
             "they may be older"
         )
     return lacking
-
-
-def _moving(examination: Examination) -> list[int]:
-    """The segments that changed a parameter."""
-    states = examination.parameter_digests
-    return [i for i in range(len(states) - 1) if states[i] != states[i + 1]]
 
 
 def _begun(own: Chronology, segment: int) -> float | None:

@@ -32,6 +32,9 @@ from gradseal.verify.contents import Contents, check_opening, order_of
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.samples import SampleReader
 
+LEFT_OUT = 0.05
+"""The share of a model's parameters that need not depend on the seed."""
+
 
 class Replayer:
     """Replays segments of one bundle.
@@ -102,8 +105,12 @@ class Replayer:
                 differing.append(spec.name)
         if not differing:
             self._state_seal = task.end
-            dependence = self._dependence(task) if task.other_seed else None
-            return SegmentResult(segment=task.segment, equal=True, dependence=dependence)
+            if not task.other_seed:
+                return SegmentResult(segment=task.segment, equal=True)
+            dependence, name = self._dependence(task)
+            return SegmentResult(
+                segment=task.segment, equal=True, dependence=dependence, least_dependent=name
+            )
         error, update = self._measure(task)
         return SegmentResult(
             segment=task.segment, equal=False, differing=tuple(differing[:8]), error=error, update=update
@@ -119,17 +126,29 @@ class Replayer:
             self._alive()
         return losses
 
-    def _dependence(self, task: Task) -> float:
-        """How far the parameters end from theirs under another seed, as a share of their update."""
+    def _dependence(self, task: Task) -> tuple[float, str]:
+        """How far the parameters end from theirs under another seed, as a share of their update.
+
+        Each tensor for itself, since one that moves far and at random could otherwise speak for the others. A
+        few may stay behind: a bias before a normalisation moves by weight decay alone, whatever the seed.
+
+        Returns:
+            The share that all moved tensors reach but some with `LEFT_OUT` of their elements at most, and the
+            name of the tensor that has it.
+        """
         state = self._read_state(task.start)
         updates = {name: _distance(state, self._state, [name]) for name in self._parameters}
         seeds = self._seeds.diverted(task.segment, task.other_seed)
         self._run(task.segment, state, seeds, order_of(self._manifest, seeds))
-        # The least of all that moved: otherwise one that moves at random would speak for the others.
-        return min(
-            (_distance(state, self._state, [name]) / moved for name, moved in updates.items() if moved),
-            default=0.0,
+        reached = sorted(
+            (_distance(state, self._state, [name]) / moved, name) for name, moved in updates.items() if moved
         )
+        left = LEFT_OUT * sum(state[name].numel() for _, name in reached)
+        for share, name in reached:
+            left -= state[name].numel()
+            if left < 0:
+                return share, name
+        return 0.0, ""
 
     def _batch(self, order: Order, number: int) -> list[torch.Tensor]:
         samples = self._data.samples(order.indices(number))

@@ -46,6 +46,7 @@ def draw_sample(
     *,
     always: Iterable[int] = (),
     slots: bool = False,
+    last: int | None = None,
 ) -> Sample:
     """The segments that a policy replays.
 
@@ -56,8 +57,9 @@ def draw_sample(
         root: The root of the checkpoint that is verified.
         always: Segments that are replayed whatever the draw, besides the first and the last.
         slots: Whether seeds are a beacon's, so that it says something of time when a result depends on them.
+        last: The last segment that moved the weights, which counts among the last ones.
     """
-    ends = {0, segments - 1} if segments else set()
+    ends = {0, segments - 1, segments - 1 if last is None else last} if segments else set()
     certain = set(range(segments))
     if policy.replay is not Replay.ALL:
         certain = ends | {i for i in always if i < segments}

@@ -95,6 +95,7 @@ def verify(
                 bundle.checkpoint.root,
                 always=own.always_replayed(log),
                 slots=own.plan is not None,
+                last=max(examination.moving(), default=None),
             )
             examination.sample = sample
             request = request_of(url, log, seeds, contents=contents, sample=sample, policy=policy)

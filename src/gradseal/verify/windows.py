@@ -57,7 +57,7 @@ class GapRow:
         recorded: Whether the log says so itself.
         seeds: The most seeds that were public before one of them was fixed; None if it was never anchored.
         bits: What it is worth to an owner who grinds: log2 of the ways in which its segments could have drawn
-            from the seeds that were public.
+            from the seeds that were public, those since the segment before included.
     """
 
     first_segment: int
