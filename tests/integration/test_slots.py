@@ -242,21 +242,24 @@ def test_a_seed_and_a_beacon_exclude_each_other(tmp_path: Path, loopback: Loopba
         begin(tmp_path / "bundle", loopback, seed=1)
 
 
+@pytest.mark.parametrize("waiting", [True, False])
 def test_an_amendment_is_in_force_from_a_later_slot_and_survives_an_interruption(
-    tmp_path: Path, loopback: Loopback, trust: Trust
+    tmp_path: Path, loopback: Loopback, trust: Trust, waiting: bool
 ) -> None:
     path = tmp_path / "bundle"
-    with pytest.raises(KeyboardInterrupt), begin(path, loopback, steps=120)[0] as run:
+    with pytest.raises(KeyboardInterrupt), begin(path, loopback, steps=90)[0] as run:
         for batch in run:
             run.step(batch)
             if run.steps_done == 2:
                 slot = run.amend(lr=0.01, clip=1.0)
-            if run.steps_done == 95:
+            if run.steps_done == (7 if waiting else 81):
                 raise KeyboardInterrupt
             time.sleep(0.3)
-    run, _ = begin(path, loopback, steps=120, resume=True)
+    assert len(log_of(path).programs()) == 2
+    assert (log_of(path).slots[-1].entry.index < slot) == waiting
+    run, _ = begin(path, loopback, steps=90, resume=True)
     with run:
-        train(run, pace=0)
+        train(run, pace=0.3 if waiting else 0)
     log = log_of(path)
     assert [a.entry.slot for a in log.amendments] == [slot]
     (_, first), (amended, second) = log.programs()

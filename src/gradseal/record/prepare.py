@@ -25,6 +25,7 @@ from gradseal.program.capture_optimizer import capture_optimizer
 from gradseal.program.graph import Graph
 from gradseal.program.interpret import Interpreter
 from gradseal.program.native import Environment, check_recordable, current_environment
+from gradseal.program.operators import RANDOM
 from gradseal.program.order import Order
 from gradseal.program.program import Program
 from gradseal.program.randomness import run_seed
@@ -202,7 +203,7 @@ def fix(
         arithmetic=environment.to_json(),
         release=blobs.put(release.encode()),
     )
-    _warn_of_whole_epochs(request, len(dataset), stacklevel=4)
+    _warn_of_whole_epochs(request, graphs, len(dataset), stacklevel=4)
     _check_readable(manifest, program, graphs, initialisation=initialisation, release=release, schema=schema)
     return Fixed(
         request=request,
@@ -217,13 +218,14 @@ def fix(
     )
 
 
-def _warn_of_whole_epochs(request: Request, samples: int, *, stacklevel: int) -> None:
+def _warn_of_whole_epochs(request: Request, graphs: Graphs, samples: int, *, stacklevel: int) -> None:
     """Says that segments may hardly depend on their seeds, which a verifier would otherwise say."""
     whole = request.every * request.accumulate % request.order(samples).batches_per_epoch == 0
-    if request.shuffle and whole and isinstance(request.seed, Beacon):
+    random = any(node.operator in RANDOM for graph in graphs.by_size.values() for node in graph.nodes)
+    if request.shuffle and whole and not random and isinstance(request.seed, Beacon):
         warnings.warn(
-            "each segment sees whole epochs, so without dropout another seed changes only the order in them, "
-            "and precedence may not be shown; let `every` be no multiple of an epoch",
+            "each segment sees whole epochs, so another seed changes only the order in them, and precedence "
+            "may not be shown; let `every` be no multiple of an epoch",
             RecordWarning,
             stacklevel=stacklevel,
         )

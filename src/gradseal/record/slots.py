@@ -15,6 +15,8 @@ from gradseal.precede.relays import Relays
 from gradseal.precede.slots import SlotPlan
 from gradseal.proof.entries import Gap, Slot
 
+_MOMENT_SECONDS = 5.0
+
 
 class SlotWatch:
     """Has the newest slot.
@@ -34,6 +36,7 @@ class SlotWatch:
         self._lock = threading.Lock()
         self._newest: Slot | None = None
         self._missed: list[int] = []
+        self._tried = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -46,10 +49,15 @@ class SlotWatch:
         return self._fetch(0, patience_seconds)
 
     def start(self, after: int) -> None:
-        """Begins to fetch slots later than `after`, but of those that have begun only the last."""
-        first = max(after + 1, self._plan.slot_at(self._clock()))
+        """Begins to fetch slots later than `after`, but of those that have begun only the last.
+
+        Waits a moment for one that has begun already, as when a run is gone on with.
+        """
+        first = max(after + 1, self.slot_now())
         self._thread = threading.Thread(target=self._run, args=(first,), name="gradseal-slots", daemon=True)
         self._thread.start()
+        if self.slot_now() >= first:
+            self._tried.wait(_MOMENT_SECONDS)
 
     def begins_in(self) -> float:
         """How many seconds there are to slot 0; less than none once it has begun."""
@@ -90,6 +98,7 @@ class SlotWatch:
             else:
                 with self._lock:
                     self._newest = fetched
+            self._tried.set()
             # Where fetching took long, or the machine slept, those between are not asked for.
             slot = max(slot + 1, self._plan.slot_at(self._clock()))
 
