@@ -48,6 +48,8 @@ def made_windows(
         "cadence_seconds": cadence,
         "close": START + cadence * count + 50.25,
         "slots": count,
+        "steps": 5 * count,
+        "densest": 1,
         "segments": rows,
         "anchors": tuple(AnchorRow(size=row.segment + 4, not_after=row.not_after, by=by) for row in sealed),
     }

@@ -131,3 +131,14 @@ def test_nothing_known_is_a_sentence() -> None:
     (said,) = when.paragraphs(Windows())
     assert said.startswith("This verification found nothing that says when the run was made")
     assert when.anchors_table(Windows()).first == []
+
+
+def test_the_pace_is_what_the_window_leaves_room_for() -> None:
+    told = " ".join(when.paragraphs(made_windows(10)))
+    assert "The pace: 50 steps within 5 minutes and 50 seconds, at least one in 7.0 seconds" in told
+    assert "At most 1 segment drew from one slot." in told
+    fast = " ".join(when.paragraphs(made_windows(10, steps=70_000)))
+    assert "70,000 steps" in fast
+    assert "at least 199.9 a second" in fast
+    for windows in (made_windows(10, steps=0), made_windows(10, dependent=()), made_windows(3, close=1.0)):
+        assert "The pace" not in " ".join(when.paragraphs(windows))

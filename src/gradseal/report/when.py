@@ -60,7 +60,14 @@ def paragraphs(windows: Windows) -> list[str]:
     """The whole story, a sentence or a few in each."""
     if not known(windows):
         return [_NOTHING]
-    told = (_when(windows), _manifest(windows), _segments(windows), _cadence(windows), _whose(windows))
+    told = (
+        _when(windows),
+        _manifest(windows),
+        _segments(windows),
+        _pace(windows),
+        _cadence(windows),
+        _whose(windows),
+    )
     return [paragraph for paragraph in told if paragraph]
 
 
@@ -127,6 +134,21 @@ def _made(windows: Windows) -> str:
     if usable(start):
         return f"not before {not_before(start)} UTC{only}; not after: not known"
     return ""
+
+
+def _pace(windows: Windows) -> str:
+    """How much was done in how long: a wide window leaves room for much."""
+    begin, end = _begin(windows), _end(windows)
+    start = begin.not_before if begin else None
+    if not usable(start) or not usable(end) or not start < end or not windows.steps:
+        return ""
+    rate = windows.steps / (end - start)
+    said = f"{rate:,.1f} a second" if rate >= 1 else f"one in {1 / rate:,.1f} seconds"
+    most = f" At most {counted(windows.densest, 'segment')} drew from one slot." if windows.densest else ""
+    return (
+        f"The pace: {counted(windows.steps, 'step')} within {lasting(end - start)}, at least {said} on "
+        f"average.{most}"
+    )
 
 
 def _when(windows: Windows) -> str:

@@ -7,6 +7,7 @@ What all this is worth is proved in docs/theory/precedence.md.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -180,6 +181,8 @@ def windows_of(own: Chronology | None, log: Log | None) -> Windows:
         close=own.bounds[-1] if log.close else None,
         slots=len(log.slots),
         passed_over=own.passed_over,
+        steps=sum(segment.steps for segment in log.segments),
+        densest=max(Counter(slot for slot in own.slots if slot is not None).values(), default=0),
         segments=tuple(own.window(i) for i in told),
         anchors=_told(own.anchors),
         gaps=tuple(gaps[:MAX_ROWS]),

@@ -79,6 +79,8 @@ class Windows:
         close: By when the last entry was sealed.
         slots: How many slots' seeds the run drew from.
         passed_over: How many slots hold no segment: an owner who waits may pass a seed over.
+        steps: How many steps are sealed.
+        densest: The most segments that drew from one slot.
         segments: The segments told, in order.
         anchors: The anchored checkpoints told, in order of size.
         gaps: Segments off the cadence.
@@ -92,6 +94,8 @@ class Windows:
     close: float | None = None
     slots: int = 0
     passed_over: int = 0
+    steps: int = 0
+    densest: int = 0
     segments: tuple[SegmentWindow, ...] = ()
     anchors: tuple[AnchorRow, ...] = ()
     gaps: tuple[GapRow, ...] = ()
