@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vectors import (
+    make_arithmetic,
     make_beacon,
     make_bundle,
     make_documents,
@@ -36,6 +37,7 @@ from vectors import (
 HERE = Path(__file__).parent
 
 FILES: Mapping[str, Callable[[], Any]] = {
+    "arithmetic.json": make_arithmetic.arithmetic,
     "beacon.json": make_beacon.beacon,
     "bundle.json": make_bundle.bundle_objects,
     "canonical.json": make_json.canonical_json,

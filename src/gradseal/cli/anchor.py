@@ -31,7 +31,7 @@ from gradseal.store.files import FsspecFiles
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.1),
+    type=click.FloatRange(0.1, 3_600),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

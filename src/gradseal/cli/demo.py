@@ -123,7 +123,9 @@ def _record(out: Path, owner: SigningKey, steps: int | None, console: Terminal) 
 
 def _verify(out: Path, trust: Trust, console: Terminal) -> Verdict:
     _announce("2. It is verified in full", _VERIFIED, console)
-    verdict = _verified(out / "bundle", trust, Policy.named("full").requiring(_DEMANDED))
+    verdict = _verified(
+        out / "bundle", trust, replace(Policy.named("full").requiring(_DEMANDED), name="full, and precedence")
+    )
     print_verdict(verdict, console)
     return verdict
 

@@ -60,7 +60,7 @@ _LISTED = "\n".join(f"  {name:{_WIDTH}}  {what}" for name, what in RECIPES.items
 )
 @click.option(
     "--lead",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0, 86_400),
     metavar="SECONDS",
     help="How long before the first slot the manifest is sealed and anchored. [default: 20]",
 )
@@ -101,6 +101,8 @@ def command(
         raise click.BadParameter("a seed is below 2**256", param_hint="--seed")
     signer = load_signer(key)
     asked = _asked(anchors, seed, cadence, lead)
+    for note in asked.notes:
+        click.echo(f"warning: {note}", err=True)
     known_recipe(recipe)
     if not resume:
         make_new_directory(
@@ -138,4 +140,7 @@ def _asked(anchors: Path | None, seed: int | None, cadence: int | None, lead: fl
             if value is not None:
                 raise click.BadParameter("says something only with --anchors FILE", param_hint=name)
         return Asked()
-    return Asked.of(load_trust(anchors), slots=seed is None, cadence_seconds=cadence, lead_seconds=lead)
+    asked = Asked.of(load_trust(anchors), slots=seed is None, cadence_seconds=cadence, lead_seconds=lead)
+    if asked.beacon is None and cadence is not None:
+        raise click.BadParameter("says something only with seeds from a beacon", param_hint="--cadence")
+    return asked

@@ -79,6 +79,14 @@ def describe(bundle: Bundle, *, with_entries: bool) -> dict[str, Any]:
     )
 
 
+def _closed(said: dict[str, Any]) -> str:
+    if said["closed"]:
+        return "yes"
+    if said["manifest"]["plan"]["seed"]["source"] != DECLARED and not said["slots"]:
+        return "no: stopped before state zero, so it cannot be gone on with; or it has just begun"
+    return "no: stopped, to be gone on with --resume, or still running"
+
+
 def _seed_rows(seed: dict[str, Any]) -> dict[str, Any]:
     if seed["source"] == DECLARED:
         return {"seed, declared": seed["value"]}
@@ -121,9 +129,7 @@ def _sections(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "run": {
             "segments": f"{sealed} of {planned} sealed, {plan['every']} steps each, "
             f"{plan['steps']} steps in all",
-            "closed": "yes"
-            if said["closed"]
-            else "no: stopped, to be gone on with --resume, or still running",
+            "closed": _closed(said),
             "weights": said["weights"] or "none released",
             "batches": f"{plan['accumulate']} a step, each {plan['batch_size']} of {data['samples']} "
             f"samples, {plan['collation']}, "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gradseal.errors import AnchorError
-from gradseal.precede.beacons import CADENCE_SECONDS, LEAD_SECONDS, Beacon
+from gradseal.precede.beacons import CADENCE_SECONDS, LEAD_SECONDS, Beacon, margin_seconds
 from gradseal.precede.timestamps import TimeStamper
 from gradseal.precede.trust import Trust
 from gradseal.precede.witnesses import WitnessAddress
+
+_SLACK_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +22,13 @@ class Asked:
         beacon: Where seeds come from.
         witnesses: Who cosigns.
         timestamps: Who time-stamps.
+        notes: What whoever records should know beforehand.
     """
 
     beacon: Beacon | None = None
     witnesses: tuple[WitnessAddress, ...] = ()
     timestamps: tuple[TimeStamper, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -54,11 +59,31 @@ class Asked:
             beacon=beacon if slots else None,
             witnesses=trust.witness_addresses(),
             timestamps=trust.timestampers(),
+            notes=tuple(_notes(trust, beacon)) if slots else (),
         )
-        if asked == cls():
+        if not (asked.beacon or asked.witnesses or asked.timestamps):
             raise AnchorError(
                 "names nobody who could be asked",
                 where="anchors",
                 advice="give a beacon its urls, a witness its URL in the policy, an authority its url",
             )
         return asked
+
+
+def _notes(trust: Trust, beacon: Beacon | None) -> Iterator[str]:
+    """What would keep a verifier with just these pins from finding precedence shown."""
+    if beacon is None:
+        yield "no beacon has relays to ask, so the seed is declared, and nothing will say *not before*"
+        return
+    # A time-stamp's bound is two seconds later than its time, and asking takes a moment.
+    slack = trust.skew_seconds + _SLACK_SECONDS
+    if beacon.lead_seconds < slack:
+        yield (
+            f"with a skew of {trust.skew_seconds:g} s a lead of {beacon.lead_seconds:g} s leaves the manifest's "
+            f"anchor too little time; precedence will hardly be shown with a lead below {slack:g} s"
+        )
+    if margin_seconds(beacon.cadence_seconds) < slack:
+        yield (
+            f"with a skew of {trust.skew_seconds:g} s slots of {beacon.cadence_seconds} s leave anchors too "
+            f"little time; precedence will hardly be shown with a cadence below {4 * slack:g} s"
+        )

@@ -14,6 +14,14 @@ from gradseal.precede.trust import Trust
 CADENCE_SECONDS = 60
 LEAD_SECONDS = 20.0
 PATIENCE_SECONDS = 60.0
+_MOST_SECONDS = 86_400
+
+_MARGIN_SECONDS, _MARGIN_OF_SLOT = 4.0, 0.25
+
+
+def margin_seconds(cadence_seconds: int) -> float:
+    """How long before a slot's end anchors are asked for: that takes time, and clocks are not exact."""
+    return min(max(_MARGIN_SECONDS, _MARGIN_OF_SLOT * cadence_seconds), cadence_seconds / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +39,7 @@ class Beacon:
             gives up. Of later slots a round that does not come is a gap.
 
     Raises:
-        AnchorError: No chain, one twice, or a cadence that is no multiple of a period.
+        AnchorError: No chain, one twice, a cadence that is no multiple of a period, or a time out of bounds.
     """
 
     relays: tuple[Relays, ...]
@@ -40,8 +48,11 @@ class Beacon:
     patience_seconds: float = PATIENCE_SECONDS
 
     def __post_init__(self) -> None:
-        if not self.lead_seconds >= 0:
-            raise AnchorError(f"a lead of {self.lead_seconds} seconds", where="beacon: lead_seconds")
+        for name in ("lead_seconds", "patience_seconds"):
+            if not 0 <= getattr(self, name) <= _MOST_SECONDS:
+                raise AnchorError(
+                    f"{getattr(self, name)} seconds, not 0 to {_MOST_SECONDS}", where=f"beacon: {name}"
+                )
         try:
             self.plan(0.0)
         except MalformedBundle as e:

@@ -5,6 +5,7 @@ Reads entries alone; what they name by digest is `verify.contents`. Format: docs
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -89,10 +90,12 @@ class Log:
         later, only what is in force for a segment or may still be.
         """
         found = [(0, self.manifest.program)]
+        indexes = [slot.entry.index for slot in self.slots]  # rising
         for amendment in self.amendments:
-            began = (s.segment for s in self.slots if s.entry.index >= amendment.entry.slot)
+            began = bisect_left(indexes, amendment.entry.slot)
+            first = self.slots[began].segment if began < len(indexes) else len(self.segments)
             # Of several that one slot puts in force the last counts.
-            found.append((next(began, len(self.segments)), amendment.entry.program))
+            found.append((first, amendment.entry.program))
         last = len(found) - 1
         return [one for i, one in enumerate(found) if i in (0, last) or found[i + 1][0] > one[0]]
 

@@ -8,7 +8,7 @@ section 7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,17 @@ class Order:
         """The batch sizes that occur in an epoch, the full one first."""
         rest = 0 if self.drop_last else self.samples % self.batch_size
         return (self.batch_size, rest) if rest else (self.batch_size,)
+
+    def copy(self) -> Order:
+        """The same, apart from now on."""
+        return self.with_seeds(self.seeds)
+
+    def with_seeds(self, seeds: Seeds) -> Order:
+        """The same order with other seeds; what both have in common need not be drawn again."""
+        other = replace(self, seeds=seeds)
+        other._epoch, other._drawn = self._epoch, list(self._drawn)
+        other._permutation = self._permutation.copy()
+        return other
 
     def indices(self, number: int) -> npt.NDArray[np.int64]:
         """The samples of batch number `number` of the run, in order."""

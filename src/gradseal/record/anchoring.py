@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from gradseal.errors import Error
+from gradseal.precede.beacons import margin_seconds
 from gradseal.precede.hosts import Hosts
 from gradseal.precede.slots import SlotPlan
 from gradseal.proof.anchors import AnchorStore, receipt_of
@@ -26,9 +27,6 @@ INTERVAL_SECONDS = 60.0
 TIMEOUT_SECONDS = 10.0
 """How long all hosts together may take, unless a slot is shorter."""
 
-_MARGIN_SECONDS, _MARGIN_OF_SLOT = 4.0, 0.25
-"""How long before a slot's end hosts are asked, at least: they take time, and their clocks are not exact."""
-
 
 class Anchoring:
     """Has a log's checkpoints anchored.
@@ -38,6 +36,7 @@ class Anchoring:
         hosts: Whom to ask.
         plan: When slots begin; None for a run without slots.
         leaves: The leaf hashes of what was published before.
+        newest: The checkpoint of that; anchored anew if the bundle has no anchor of it.
         clock: The time now, in seconds of Unix time.
     """
 
@@ -48,6 +47,7 @@ class Anchoring:
         *,
         plan: SlotPlan | None,
         leaves: Sequence[bytes] = (),
+        newest: Note | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = AnchorStore(files)
@@ -56,8 +56,10 @@ class Anchoring:
         self._clock = clock
         self._tree = Tree(leaves)
         self._lock = threading.Lock()  # of the tree and what follows
-        self._newest: Note | None = None
-        self._anchored = 0
+        self._newest = newest
+        self._anchored = 0  # the size that every host gave its anchor for
+        if any(one.size == self._tree.size for one in self._store.anchored):
+            self._anchored = self._tree.size
         self._missed: list[int] = []
         self._faults: list[str] = []
         self._asking = threading.Lock()
@@ -99,6 +101,13 @@ class Anchoring:
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._anchor_slots()
+        except Exception as e:  # noqa: BLE001 - a thread that ends unseen would leave the log unanchored
+            with self._lock:
+                self._faults.append(f"nothing is anchored any more: {type(e).__name__}: {e}")
+
+    def _anchor_slots(self) -> None:
         while not self._stopped.wait(max(0.0, self._next() - self._clock())):
             slot = self._plan.slot_at(self._clock()) if self._plan else -1
             if not self.now() and slot >= 0:
@@ -111,7 +120,7 @@ class Anchoring:
         if self._plan is None:
             return now + INTERVAL_SECONDS
         cadence = self._plan.cadence_seconds
-        late = cadence - min(max(_MARGIN_SECONDS, _MARGIN_OF_SLOT * cadence), cadence / 2)
+        late = cadence - margin_seconds(cadence)
         return self._plan.begins(self._plan.slot_at(now - late) + 1) + late
 
     def _anchor(self) -> bool:
@@ -129,9 +138,10 @@ class Anchoring:
                 with self._lock:
                     receipt = receipt_of(obtained.note, self._tree)
                 self._store.add(receipt, obtained.tokens)
-                self._anchored = size
             except Error as e:  # storage that is away for a moment is asked again with the next checkpoint
                 faults.append(f"an anchor could not be stored: {e}")
+        if not faults:
+            self._anchored = size
         with self._lock:
             self._faults += faults
         return not faults

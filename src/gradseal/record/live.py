@@ -165,8 +165,15 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors are equal to the bit, NaN patterns and signs of zero included."""
     if (a.shape, a.dtype) != (b.shape, b.dtype):
         return False
-    a, b = a.detach().contiguous().flatten(), b.detach().contiguous().flatten()
-    return a.numel() == 0 or torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+    return a.numel() == 0 or torch.equal(_bytes_of(a), _bytes_of(b))
+
+
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    flat = tensor.detach().contiguous().flatten()
+    # An expanded tensor of one element is contiguous, and yet has a stride that no view of bytes takes.
+    return (flat.clone(memory_format=torch.contiguous_format) if flat.numel() == 1 else flat).view(
+        torch.uint8
+    )
 
 
 def largest_difference(
@@ -180,8 +187,7 @@ def largest_difference(
 
 def fingerprint(tensor: torch.Tensor) -> int:
     """A quick hash of a tensor, to notice a change; no evidence for anyone else."""
-    flat = tensor.detach().to("cpu").contiguous().flatten()
-    return xxhash.xxh3_64_intdigest(flat.view(torch.uint8).numpy().data) if flat.numel() else 0
+    return xxhash.xxh3_64_intdigest(_bytes_of(tensor.to("cpu")).numpy().data) if tensor.numel() else 0
 
 
 def _fresh(kept: Kept, parameter: nn.Parameter) -> torch.Tensor:

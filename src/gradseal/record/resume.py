@@ -37,7 +37,7 @@ from gradseal.proof.entries import (
 )
 from gradseal.proof.files import CHECKPOINT, Files, check_blob, opening_path, read_blob, read_opening
 from gradseal.proof.manifest import Manifest
-from gradseal.proof.note import MAX_NOTE_BYTES, VerificationKey
+from gradseal.proof.note import MAX_NOTE_BYTES, Note, VerificationKey
 from gradseal.proof.tiles import MAX_ENTRY_BYTES, Tile, entries_path
 from gradseal.store.files import FsspecFiles
 
@@ -63,12 +63,14 @@ class Interrupted:
     Args:
         manifest: Entry 0.
         checkpoint: What was published last.
+        note: The same, signed.
         entries: Every raw entry that it covers.
         log: The same, typed.
     """
 
     manifest: Manifest
     checkpoint: Checkpoint
+    note: Note
     entries: tuple[bytes, ...]
     log: Log
 
@@ -196,6 +198,7 @@ def find_interrupted(files: FsspecFiles, owner: VerificationKey) -> Interrupted 
     return Interrupted(
         manifest=manifest,
         checkpoint=bundle.checkpoint,
+        note=bundle.note,
         entries=tuple(entries),
         log=log,
     )

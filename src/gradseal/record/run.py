@@ -312,6 +312,7 @@ class Run:
         self._live.check_unreplaced()
         self._watch.check_state(self._step)
         if self._closed:
+            self._time.close()  # what was closed may not have been anchored
             return
         state = self._live.tensors()
         released = {name: state[behind] for name, behind in self._prepared.release.tensors.items()}

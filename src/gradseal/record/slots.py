@@ -36,6 +36,7 @@ class SlotWatch:
         self._lock = threading.Lock()
         self._newest: Slot | None = None
         self._missed: list[int] = []
+        self._fault = ""
         self._tried = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -85,7 +86,21 @@ class SlotWatch:
         if self._thread is not None:
             self._thread.join()
 
+    def fault(self) -> str:
+        """What ended the fetching, if anything did that was not foreseen, told once."""
+        with self._lock:
+            fault, self._fault = self._fault, ""
+        return fault
+
     def _run(self, slot: int) -> None:
+        try:
+            self._watch_slots(slot)
+        except Exception as e:  # noqa: BLE001 - a thread that ends unseen would leave the old seed in use
+            with self._lock:
+                self._fault = f"slots are not watched any more: {type(e).__name__}: {e}"
+            self._tried.set()
+
+    def _watch_slots(self, slot: int) -> None:
         while not self._stopped.is_set():
             ends = self._plan.begins(slot + 1)
             try:
@@ -95,6 +110,8 @@ class SlotWatch:
                     return
                 with self._lock:
                     self._missed.append(slot)
+                self._tried.set()
+                self._stopped.wait(max(0.0, ends - self._clock()))
             else:
                 with self._lock:
                     self._newest = fetched

@@ -6,6 +6,7 @@ between segments are collected here, and go into the log before the next segment
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from gradseal.record.resume import Interrupted
 from gradseal.record.slots import SlotWatch
 
 _ADVICE = "see that they can be reached, and give the beacon more lead_seconds"
+_RETRY_SECONDS, _LAST_TRY_SECONDS = 0.5, 1.5
 _AMENDED_AFTER = 3
 """Slots from when an amendment is asked for to when it is in force: its entry waits for the segment's end,
 and then for its anchor."""
@@ -92,7 +94,8 @@ class Timekeeping:
         self._anchoring: Anchoring | None = None
         if hosts is not None:
             leaves = [leaf_hash(entry) for entry in interrupted.entries] if interrupted else []
-            self._anchoring = Anchoring(writer.files, hosts, plan=self._plan, leaves=leaves)
+            newest = interrupted.note if interrupted else None
+            self._anchoring = Anchoring(writer.files, hosts, plan=self._plan, leaves=leaves, newest=newest)
             writer.tell(self._anchoring.published)
         self._seeds: Seeds | None = None
         log = interrupted.log if interrupted else None
@@ -117,7 +120,7 @@ class Timekeeping:
         if self._watch is None or self._beacon is None:
             raise RecordError("the run's seed is declared", where="beacon")
         self._writer.publish()
-        anchored = self._anchoring is not None and self._anchoring.now()
+        anchored = self._anchor_in_time(self._watch)
         self._warn()
         if not anchored or self._watch.slot_now() >= 0:
             warnings.warn(
@@ -132,6 +135,16 @@ class Timekeeping:
         plan = self._manifest.plan
         stretch = Stretch(first_segment=0, seed=self._seed(slot))
         return Seeds(every=plan.every, accumulate=plan.accumulate, stretches=[stretch])
+
+    def _anchor_in_time(self, watch: SlotWatch) -> bool:
+        """Has the manifest anchored, and asks again whoever did not answer as long as slot 0 is not near."""
+        if self._anchoring is None:
+            return False
+        while not self._anchoring.now():
+            if watch.begins_in() < _LAST_TRY_SECONDS:
+                return False
+            time.sleep(_RETRY_SECONDS)
+        return True
 
     def start(self, seeds: Seeds) -> None:
         """Begins to watch slots and to anchor, behind the training's back."""
@@ -149,6 +162,12 @@ class Timekeeping:
         slot = self._watch.newest()
         if (gap := self._watch.gap()) is not None:
             self._entries.append(gap)
+            warnings.warn(
+                f"slots {gap.first_slot} to {gap.last_slot} passed without a seed, which no relay gave; that "
+                f"of slot {self._slot} went on",
+                RecordWarning,
+                stacklevel=3,
+            )
         if slot is None or slot.index <= self._slot:
             return Begun()
         self._slot = slot.index
@@ -236,6 +255,8 @@ class Timekeeping:
     def _warn(self) -> None:
         for fault in self._anchoring.faults() if self._anchoring else ():
             warnings.warn(f"not anchored: {fault}", RecordWarning, stacklevel=4)
+        if self._watch is not None and (fault := self._watch.fault()):
+            warnings.warn(fault, RecordWarning, stacklevel=4)
 
 
 def _relays(beacon: Beacon, plan: SlotPlan) -> Sequence[Relays]:

@@ -7,15 +7,21 @@ What all this is worth is proved in docs/theory/precedence.md.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gradseal.precede.log import Log, Placed
 from gradseal.precede.slots import SlotPlan
 from gradseal.precede.trust import Trust
 from gradseal.proof.entries import Amendment, Slot
+from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.windows import MAX_ROWS, AnchorRow, GapRow, SegmentWindow, Windows
+
+LEFT_OUT = 0.05
+"""The share of what moved that need not depend on the seed: honest programs have some that goes the same way
+under any, such as a bias before a normalisation, which weight decay alone moves."""
 
 _ON_CADENCE = 2
 _MOST_GAPS = 100
@@ -37,7 +43,9 @@ class Chronology:
         amendments: The amendments.
         drawn: The slots that were drawn from.
         dependent: The segments that were found to depend on their seed.
-        independent: Those that were found not to.
+        independent: Those that moved something and were found not to.
+        still: Those that moved nothing.
+        unseeded: Of the elements that moved, the share in tensors that some segment moved whatever its seed.
     """
 
     trust: Trust
@@ -52,6 +60,8 @@ class Chronology:
     drawn: tuple[Placed[Slot], ...] = ()
     dependent: set[int] = field(default_factory=set)
     independent: set[int] = field(default_factory=set)
+    still: set[int] = field(default_factory=set)
+    unseeded: float = 0.0
 
     def due(self, slot: int) -> float | None:
         """When the first of a slot's rounds of pinned chains was due; None if none is pinned.
@@ -124,6 +134,27 @@ class Chronology:
             return None
         return max(1, math.floor((not_after - start) / self.plan.cadence_seconds) - slot + 1)
 
+    def note_replays(self, tried: Sequence[SegmentResult], sizes: Sequence[int]) -> None:
+        """Takes what replays under another seed gave.
+
+        A segment depends on its seed but for tensors with a twentieth of what it moved. Over the run a tensor
+        counts as depending only if it did in every segment that moved it: otherwise it may be moved by some
+        segments at random, and by others to where it was known beforehand.
+
+        Args:
+            tried: The segments that were replayed so.
+            sizes: The elements of each tensor of the layout.
+        """
+        moved: set[int] = set()
+        unseeded: set[int] = set()
+        for result in tried:
+            moved.update(result.moved)
+            unseeded.update(result.independent)
+            share = _elements(result.independent, sizes) / max(1, _elements(result.moved, sizes))
+            kind = self.independent if share > LEFT_OUT else self.dependent if result.moved else self.still
+            kind.add(result.segment)
+        self.unseeded = _elements(unseeded, sizes) / max(1, _elements(moved, sizes))
+
     @property
     def passed_over(self) -> int:
         """How many slots hold no segment: seeds that an owner who waits may pass over."""
@@ -152,12 +183,33 @@ class Chronology:
                 GapRow(
                     first_segment=first,
                     last_segment=segment,
-                    recorded=any(a <= slot + 1 and slot <= b for a, b in self.missed),
+                    recorded=_touches(self.missed, slot, slot + 1),
                     seeds=seeds,
                     bits=None if seeds is None else _bits(segment - first + 1, seeds + self._skipped(first)),
                 )
             )
         return found
+
+
+def merged(intervals: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Intervals of slots, those that touch as one, in order."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(intervals):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return tuple(found)
+
+
+def _touches(intervals: Sequence[tuple[int, int]], first: int, last: int) -> bool:
+    """Whether one of some merged intervals has a slot from `first` to `last`."""
+    at = bisect_right(intervals, last, key=lambda interval: interval[0]) - 1
+    return at >= 0 and intervals[at][1] >= first
+
+
+def _elements(tensors: Iterable[int], sizes: Sequence[int]) -> int:
+    return sum(sizes[i] for i in tensors if 0 <= i < len(sizes))
 
 
 def _bits(segments: int, seeds: int) -> float:

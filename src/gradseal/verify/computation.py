@@ -39,6 +39,7 @@ def request_of(
                 end=seals[i + 1],
                 losses=log.segments[i].losses,
                 other_seed=sample.other_seed if i in sample.diverted else b"",
+                seed_floor=policy.seed_floor,
             )
             for i in sample.segments
         ],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import median
 
 from gradseal.errors import CorruptBlob, MalformedBundle, MissingFile, ReplayError, StoreError, UnknownKind
 from gradseal.precede.log import Log
@@ -71,14 +69,9 @@ class Examination:
         self.findings.append(Finding(check=check, result=result, message=message, where=where))
 
     def moving(self) -> list[int]:
-        """The segments whose update is long enough to be evidence: not far below the median one."""
-        updates = [
-            u if math.isfinite(u) else math.inf for u in (self.lengths.updates if self.lengths else ())
-        ]
-        if not any(updates):
-            return []
-        least = self.policy.seed_floor * median(u for u in updates if u)
-        return [segment for segment, update in enumerate(updates) if update and update >= least]
+        """The segments that changed a parameter."""
+        states = self.parameter_digests
+        return [i for i in range(len(states) - 1) if states[i] != states[i + 1]]
 
     def undecided(self, *checks: Check) -> list[str]:
         """What is undecided in some checks, one line for each finding."""

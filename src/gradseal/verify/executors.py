@@ -160,7 +160,8 @@ def _answer(line: bytes) -> Ready | SegmentResult | Error | None:
                 return Ready(environment=Environment(**answer["environment"]))
             case "segment":
                 _check_seconds(answer["seconds"])
-                return SegmentResult(**{**answer, "differing": tuple(answer["differing"])})
+                lists = {name: tuple(answer[name]) for name in ("differing", "moved", "independent")}
+                return SegmentResult(**{**answer, **lists})
             case "error":
                 return _error(answer)
     except (AttributeError, LookupError, TypeError, ValueError) as e:

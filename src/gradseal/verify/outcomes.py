@@ -16,6 +16,7 @@ class Task:
         losses: The digest of its losses.
         other_seed: A seed to replay it under once more, to see that its result depends on the seed; empty for
             none.
+        seed_floor: The share of its update that a tensor must end away then, to depend on the seed.
     """
 
     segment: int
@@ -23,6 +24,7 @@ class Task:
     end: bytes
     losses: bytes
     other_seed: bytes = b""
+    seed_floor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +37,12 @@ class SegmentResult:
         differing: Names of tensors that have not, and of losses, at most a few.
         error: Euclidean distance between replayed and sealed parameters.
         update: Euclidean length of the sealed update of the parameters.
-        dependence: How far a replay under another seed ends from the sealed parameters, as a share of the
-            update's length, tensor by tensor: what the least dependent one that counts reaches; None if there
-            was none.
-        least_dependent: The name of the parameter for which it is that.
+        moved: Which of the model's tensors moved, by their places in the layout; and below, which of these
+            ended under the other seed within the floor of where they ended with the segment's own.
+        independent: See above.
+        dependence: The least share of its update that a moved tensor ended away under the other seed; None if
+            there was none.
+        least_dependent: That tensor's name.
         seconds: How long the replay took, by the worker's clock; None if it did not say.
     """
 
@@ -47,6 +51,8 @@ class SegmentResult:
     differing: tuple[str, ...] = ()
     error: float = 0.0
     update: float = 0.0
+    moved: tuple[int, ...] = ()
+    independent: tuple[int, ...] = ()
     dependence: float | None = None
     least_dependent: str = ""
     seconds: float | None = None

@@ -20,10 +20,13 @@ from gradseal.precede.trust import Trust
 from gradseal.proof.files import Files
 from gradseal.proof.merkle import Tree
 from gradseal.verify.anchors import check_anchors
-from gradseal.verify.chronology import Chronology, bounds_of
+from gradseal.verify.chronology import Chronology, bounds_of, merged
 from gradseal.verify.examination import Examination
 from gradseal.verify.times import utc
 from gradseal.verify.verdict import Check, Finding, Result
+
+_MOST_TOLD = 20
+"""Findings of one kind about slots or amendments."""
 
 
 def check_precedence(
@@ -62,7 +65,7 @@ def check_precedence(
 
 
 def _missed(log: Log) -> tuple[tuple[int, int], ...]:
-    return tuple((gap.entry.first_slot, gap.entry.last_slot) for gap in log.gaps)
+    return merged((gap.entry.first_slot, gap.entry.last_slot) for gap in log.gaps)
 
 
 def _beacon(examination: Examination, log: Log, own: Chronology) -> None:
@@ -127,7 +130,7 @@ def _say_windows(examination: Examination, own: Chronology) -> None:
         )
     if not own.timed:
         return
-    for impossible in own.impossible[:20]:
+    for impossible in own.impossible[:_MOST_TOLD]:
         slot = impossible.entry.index
         examination.found(
             Check.WINDOWS,
@@ -136,7 +139,7 @@ def _say_windows(examination: Examination, own: Chronology) -> None:
             f"{utc(own.due(slot))}: the clock of somebody who is pinned is wrong, or the chain's",
             where=f"entry {impossible.index}",
         )
-    for amendment in own.amendments:
+    for amendment in own.amendments[:_MOST_TOLD]:
         slot, due = amendment.entry.slot, own.due(amendment.entry.slot)
         bound = own.bounds[amendment.index]
         sealed = "nothing shows by when" if bound is None else f"sealed by {utc(bound)}"
@@ -164,8 +167,8 @@ def note_dependence(examination: Examination) -> None:
     if own is None or own.plan is None:
         return
     tried = [r for r in examination.results if r.dependence is not None]
-    own.dependent = {r.segment for r in tried if (r.dependence or 0.0) >= floor}
-    own.independent = {r.segment for r in tried} - own.dependent
+    sizes = [spec.elements for spec in examination.contents.program.layout] if examination.contents else []
+    own.note_replays(tried, sizes)
     for result in sorted(tried, key=lambda r: r.segment):
         if result.segment in own.independent and len(examination.findings) < 1000:
             examination.findings.append(
@@ -181,8 +184,10 @@ def note_dependence(examination: Examination) -> None:
                 )
             )
     if tried:
+        still = len(tried) - len(own.dependent | own.independent)
         examination.found(
             Check.DEPENDENCE,
-            Result.NOTED if own.independent else Result.HELD,
-            f"{len(own.dependent)} of {len(tried)} segments depend on their seed",
+            Result.NOTED if own.independent or still else Result.HELD,
+            f"{len(own.dependent)} of {len(tried)} segments depend on their seed"
+            + (f", and {still} moved nothing" if still else ""),
         )

@@ -7,7 +7,7 @@ without slots, by an anchor on the end alone. Sources: docs/theory/precedence.md
 
 from __future__ import annotations
 
-from gradseal.verify.chronology import Chronology
+from gradseal.verify.chronology import LEFT_OUT, Chronology
 from gradseal.verify.examination import Examination
 from gradseal.verify.statistics import forged_bound
 from gradseal.verify.times import not_before, utc
@@ -31,11 +31,14 @@ def precedence_claim(examination: Examination) -> Claim:
     if lacking := _lacking(examination, own, close):
         return not_shown(*lacking)
     lines = (ended, *_lines(own))
-    if own.independent & set(examination.moving()):
-        return Claim(status=Status.SUPPORTED, evidence=lines)
-    if len(own.dependent | own.independent) == len(own.places):
+    if len(own.dependent | own.independent | own.still) == len(own.places):
         return Claim(status=Status.SHOWN, evidence=lines)
-    return Claim(status=Status.SUPPORTED, evidence=(*lines, _dependence_bound(examination, own)))
+    bound = _dependence_bound(examination, own)
+    if bound is None:
+        return not_shown(
+            *lines, "not every segment was tried under another seed, and nothing bounds the rest"
+        )
+    return Claim(status=Status.SUPPORTED, evidence=(*lines, bound))
 
 
 def _lines(own: Chronology) -> list[str]:
@@ -46,22 +49,24 @@ def _lines(own: Chronology) -> list[str]:
         f"{utc(own.due(0))}",
         f"not before: {len(own.dependent)} of {len(own.places)} segments depend on their slots' seeds, "
         f"segment {first} on one of {not_before(_begun(own, first))}, segment {last} on one of "
-        f"{not_before(_begun(own, last))} UTC",
+        f"{not_before(_begun(own, last))} UTC, less a skew of {own.trust.skew_seconds:g} s",
     ]
     if own.independent:
-        lines.append(f"{len(own.independent)} segments do not: they may be older")
+        lines.append(f"{len(own.independent)} segments do not, and may be older")
+    if own.still:
+        lines.append(f"{len(own.still)} segments moved nothing")
     lines.append(_gaps(own))
     if own.passed_over:
         lines.append(f"{own.passed_over} slots hold no segment: their seeds were passed over")
     return lines
 
 
-def _dependence_bound(examination: Examination, own: Chronology) -> str:
+def _dependence_bound(examination: Examination, own: Chronology) -> str | None:
     """What a sample of replays under another seed says of the other segments."""
     sample = examination.sample
     drawn = [i for i in own.dependent if sample and i in sample.uniform]
     if sample is None or own.independent or not drawn:
-        return "not every segment was replayed under another seed, and nothing bounds the others"
+        return None
     confidence = examination.policy.confidence
     most = forged_bound(sample.population, len(drawn), confidence)
     return (
@@ -72,6 +77,8 @@ def _dependence_bound(examination: Examination, own: Chronology) -> str:
 
 def _lacking(examination: Examination, own: Chronology, close: float | None) -> list[str]:
     """What precedence of a run with a beacon's seeds lacks; empty if nothing."""
+    if not (own.trust.chains or own.trust.policy or own.trust.authorities):
+        return ["no beacon, witness or time-stamp authority is pinned, so nothing says when it was made"]
     lacking = []
     if not any(own.pinned):
         lacking.append("no chain of the plan's is pinned: the seeds may have been known at any time")
@@ -120,19 +127,16 @@ def _lacking_in_replays(examination: Examination, own: Chronology) -> list[str]:
         lacking.append(
             f"{wrong} segments are not what the program makes, so nothing says when they were made"
         )
-    tried = len(own.dependent | own.independent)
-    if not tried:
+    if not own.dependent | own.independent | own.still:
         lacking.append(
             "no segment was replayed under another seed, so nothing says before when it was not made"
         )
-    elif not own.dependent or len(own.independent) > examination.policy.tolerated_fraction * tried:
+    elif not own.dependent:
+        lacking.append("none of the segments that were tried depends on its seed: they may be older")
+    elif own.unseeded > LEFT_OUT:
+        which = ", ".join(map(str, sorted(own.independent)[:8])) or "some"
         lacking.append(
-            f"{len(own.independent)} of {tried} segments do not depend on their seed: they may be older"
-        )
-    moving = examination.moving()
-    if moving and moving[-1] in own.independent:
-        lacking.append(
-            f"segment {moving[-1]}, the last that moved the weights, does not depend on its seed: "
+            f"{own.unseeded:.0%} of the numbers that moved did so whatever the seed, in segments {which}: "
             "they may be older"
         )
     return lacking

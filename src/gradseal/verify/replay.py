@@ -12,13 +12,14 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from gradseal.program.batches import collate
 from gradseal.program.fills import fill
 from gradseal.program.interpret import Interpreter
-from gradseal.program.memory import digest, from_bytes
+from gradseal.program.memory import digest, from_bytes, view_of
 from gradseal.program.order import Order
 from gradseal.program.seeds import Seeds
 from gradseal.program.sources import Given
@@ -31,9 +32,6 @@ from gradseal.proof.manifest import Manifest
 from gradseal.verify.contents import Contents, check_opening, order_of
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.samples import SampleReader
-
-LEFT_OUT = 0.05
-"""The share of a model's parameters that need not depend on the seed."""
 
 
 class Replayer:
@@ -97,6 +95,7 @@ class Replayer:
             self._state = self._read_state(task.start)
         self._state_seal = b""
         steps = self._manifest.plan.steps_of(task.segment)
+        order = self._order.copy()
         losses = self._run(task.segment, self._state, self._seeds, self._order)
         differing = self._differing_losses(task, losses, steps)
         sealed = check_opening(self._files, self._manifest, task.end, len(self._layout))
@@ -107,10 +106,7 @@ class Replayer:
             self._state_seal = task.end
             if not task.other_seed:
                 return SegmentResult(segment=task.segment, equal=True)
-            dependence, name = self._dependence(task)
-            return SegmentResult(
-                segment=task.segment, equal=True, dependence=dependence, least_dependent=name
-            )
+            return SegmentResult(segment=task.segment, equal=True, **self._dependence(task, order))
         error, update = self._measure(task)
         return SegmentResult(
             segment=task.segment, equal=False, differing=tuple(differing[:8]), error=error, update=update
@@ -126,29 +122,35 @@ class Replayer:
             self._alive()
         return losses
 
-    def _dependence(self, task: Task) -> tuple[float, str]:
-        """How far the parameters end from theirs under another seed, as a share of their update.
+    def _dependence(self, task: Task, order: Order) -> dict[str, Any]:
+        """What comes of another seed, tensor by tensor: one that moves at random says nothing for the others.
 
-        Each tensor for itself, since one that moves far and at random could otherwise speak for the others. A
-        few may stay behind: a bias before a normalisation moves by weight decay alone, whatever the seed.
+        Args:
+            task: The segment, found equal.
+            order: The run's, from before the segment.
 
         Returns:
-            The share that all moved tensors reach but some with `LEFT_OUT` of their elements at most, and the
-            name of the tensor that has it.
+            Of `SegmentResult`: which tensors moved, which of them end within the floor of where they end with
+            the segment's own seed, and the least of all shares, with its tensor's name.
         """
-        state = self._read_state(task.start)
-        updates = {name: _distance(state, self._state, [name]) for name in self._parameters}
+        before, state = self._read_state(task.start), self._read_state(task.start)
         seeds = self._seeds.diverted(task.segment, task.other_seed)
-        self._run(task.segment, state, seeds, order_of(self._manifest, seeds))
-        reached = sorted(
-            (_distance(state, self._state, [name]) / moved, name) for name, moved in updates.items() if moved
-        )
-        left = LEFT_OUT * sum(state[name].numel() for _, name in reached)
-        for share, name in reached:
-            left -= state[name].numel()
-            if left < 0:
-                return share, name
-        return 0.0, ""
+        self._run(task.segment, state, seeds, order.with_seeds(seeds))
+        names = {i: self._layout[i].name for i in self._floating}
+        moved = [i for i, name in names.items() if not _same_bits(before[name], self._state[name])]
+        shares = {i: self._share(before, state, names[i]) for i in moved}
+        least = min(shares, key=lambda i: shares[i], default=None)
+        return {
+            "moved": tuple(moved),
+            "independent": tuple(i for i, share in shares.items() if share < task.seed_floor),
+            "dependence": 0.0 if least is None else shares[least],
+            "least_dependent": "" if least is None else names[least],
+        }
+
+    def _share(self, before: dict[str, torch.Tensor], other: dict[str, torch.Tensor], name: str) -> float:
+        """How far a tensor ends away under the other seed, as a share of its update; 0 for no number."""
+        away, update = _distance(other, self._state, [name]), _distance(before, self._state, [name])
+        return away / update if math.isfinite(away) and 0 < update < math.inf else 0.0
 
     def _batch(self, order: Order, number: int) -> list[torch.Tensor]:
         samples = self._data.samples(order.indices(number))
@@ -165,6 +167,15 @@ class Replayer:
         before, after = self._read_state(task.start), self._read_state(task.end)
         names = self._parameters
         return _distance(self._state, after, names), _distance(before, after, names)
+
+    @property
+    def _floating(self) -> list[int]:
+        """The places in the layout of the model's own tensors of floating point: parameters and buffers."""
+        return [
+            i
+            for i, s in enumerate(self._layout)
+            if s.name.startswith(("parameters/", "buffers/")) and "float" in s.dtype
+        ]
 
     @property
     def _parameters(self) -> list[str]:
@@ -194,4 +205,13 @@ class Replayer:
 
 
 def _distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Sequence[str]) -> float:
-    return math.sqrt(sum(float((a[n].double() - b[n].double()).square().sum()) for n in names))
+    """The Euclidean distance, whose squares neither overflow nor vanish."""
+    differences = [(a[n].double() - b[n].double()).abs() for n in names if a[n].numel()]
+    largest = max((float(d.max()) for d in differences), default=0.0)
+    if not largest or not math.isfinite(largest):
+        return largest
+    return largest * math.sqrt(sum(float((d / largest).square().sum()) for d in differences))
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bytes(view_of(a)) == bytes(view_of(b))

@@ -76,6 +76,7 @@ def _serve(request: dict[str, Any], say: Any) -> None:
                 end=bytes.fromhex(task["end"]),
                 losses=bytes.fromhex(task["losses"]),
                 other_seed=bytes.fromhex(task["other_seed"]),
+                seed_floor=task["seed_floor"],
             )
         )
         say("segment", **asdict(replace(result, seconds=time.monotonic() - began)))

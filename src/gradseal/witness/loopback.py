@@ -2,7 +2,7 @@
 
 Real services over HTTP on 127.0.0.1, each in a thread, by the code that serves elsewhere. They show a time
 only to those who trust whoever runs them, which `Loopback.trust` says for the one who does. Keys are new each
-time, or kept in the directory from an earlier time.
+time.
 
 Needs the extra `witness`.
 """
