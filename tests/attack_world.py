@@ -43,6 +43,7 @@ from gradseal.witness.batching import Batcher
 from gradseal.witness.logs import Logs
 from gradseal.witness.loopback import _Service
 from gradseal.witness.storage import SqliteStorage
+from moving_runs import MOVING
 from time_stamp_authority import make_identity
 
 THIEF = SigningKey(name="thief.example", seed=bytes([2]) * 32)
@@ -130,6 +131,7 @@ RUNS: dict[str, Callable[[Path], nn.Module]] = {
     "own order": _recorded(linear, prepare=all_zero, shuffle=False),
     "zero rate": _recorded(optimizer=lambda model: plain_sgd(model, 0.0)),
     "identity": _recorded(loss=no_score),
+    **MOVING,
 }
 """Recorded with a declared seed: programs and data for attackers to take."""
 

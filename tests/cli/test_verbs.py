@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +357,25 @@ def test_time_from_the_command_line(tmp_path: Path) -> None:
     unpinned = run("verify", "run", "--key", "owner.pub", "--require", "precedence", cwd=tmp_path)
     assert unpinned.returncode == 3
     assert "is not pinned" in unpinned.stdout
+
+
+def test_what_keeps_precedence_from_being_shown_is_told_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "owner.pub").write_text(
+        run("key", "new", "owner.key", "--name", "example.org/models", cwd=tmp_path).stdout
+    )
+    owner = VerificationKey.parse((tmp_path / "owner.pub").read_text().strip(), where="owner.pub")
+    (tmp_path / "services").mkdir()
+    arguments = ["record", "digits", "--key", "owner.key", "--steps", "5", "--anchors", "trust.toml"]
+    with Loopback(tmp_path / "services", owner) as loopback:
+        write_trust(replace(loopback.trust, skew_seconds=30.0), tmp_path / "trust.toml")
+        short = run(*arguments, "--out", "short", "--cadence", "8", "--lead", "5", cwd=tmp_path)
+        assert short.returncode == 0, short.stderr
+        assert short.stderr.count("warning: ") == short.stderr.count("\n") >= 2
+        assert "a lead of 5 s" in short.stderr
+        assert "slots of 8 s" in short.stderr
+        write_trust(replace(loopback.trust, relay_urls={}), tmp_path / "trust.toml")
+        declared = run(*arguments, "--out", "declared", cwd=tmp_path)
+        assert "the seed is declared" in declared.stderr
+        refused = run(*arguments, "--out", "refused", "--cadence", "8", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "--cadence" in refused.stderr

@@ -14,13 +14,19 @@ from torch.utils.data import DataLoader
 from bundles import KEY, cross_entropy, digits, mlp, own_step, sgd
 from gradseal.errors import AnchorError, RecordError, RecordWarning
 from gradseal.precede.beacons import Beacon
+from gradseal.precede.hosts import Hosts
 from gradseal.precede.log import Log, read_log
 from gradseal.precede.relays import Relays
 from gradseal.precede.trust import Trust
 from gradseal.precede.witnesses import WitnessAddress
 from gradseal.program.initialise import initialise
+from gradseal.proof.anchors import Anchored, read_index
 from gradseal.proof.bundle import open_bundle
+from gradseal.proof.checkpoint import Checkpoint
 from gradseal.proof.manifest import Manifest
+from gradseal.proof.merkle import leaf_hash
+from gradseal.proof.note import open_note, sign_note
+from gradseal.record.anchoring import Anchoring
 from gradseal.record.recorder import record
 from gradseal.record.run import Run
 from gradseal.store.files import FsspecFiles
@@ -168,6 +174,43 @@ def test_a_segment_longer_than_its_slots_is_a_recorded_gap(
     assert precedence(verdict) is Status.NOT_SHOWN
     assert all(gap.recorded for gap in verdict.windows.gaps)
     assert "off the plan's cadence" in verdict.claims[ClaimName.PRECEDENCE].evidence[0]
+
+
+def test_what_was_not_anchored_is_anchored_when_the_run_is_taken_up_again(
+    tmp_path: Path, loopback: Loopback, trust: Trust
+) -> None:
+    path = tmp_path / "bundle"
+    away = [WitnessAddress(key=w.key, url="http://127.0.0.1:9") for w in trust.witness_addresses()]
+    options: dict[str, Any] = {"steps": 2, "beacon": None, "seed": 1, "timestamps": ()}
+    with pytest.warns(RecordWarning), begin(path, loopback, witnesses=away, **options)[0] as run:
+        train(run, pace=0)
+    assert not read_index(FsspecFiles(str(path)))
+    for _ in range(2):
+        with begin(path, loopback, resume=True, **options)[0] as run:
+            assert list(run) == []
+    (anchored,) = read_index(FsspecFiles(str(path)))
+    assert anchored.size == open_bundle(FsspecFiles(str(path))).checkpoint.size
+
+
+def test_a_host_that_was_away_is_asked_again_for_the_same_checkpoint(tmp_path: Path) -> None:
+    class Stamper:
+        def __init__(self, name: str, away: int) -> None:
+            self.name, self.away = name, away
+
+        def stamp(self, digest: bytes) -> bytes:
+            self.away -= 1
+            if self.away >= 0:
+                raise AnchorError("away")
+            return self.name.encode() + digest
+
+    hosts = Hosts([], [Stamper("steady", 0), Stamper("away once", 1)])
+    anchoring = Anchoring(FsspecFiles(str(tmp_path)), hosts, plan=None)
+    leaf = leaf_hash(b"entry")
+    text = Checkpoint(origin="owner.example/run", size=1, root=leaf).text()
+    anchoring.published(open_note(sign_note(text, [KEY]), where="checkpoint"), [leaf])
+    assert not anchoring.now()
+    assert anchoring.now()
+    assert read_index(FsspecFiles(str(tmp_path))) == (Anchored(size=1, timestamps=2),)
 
 
 def test_a_manifest_that_nobody_anchors_is_told_at_once(tmp_path: Path, loopback: Loopback) -> None:

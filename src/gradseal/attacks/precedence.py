@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradseal.attacks import anchors, programs, seals, slots
+from gradseal.attacks import anchors, motion, programs, seals, slots
 from gradseal.attacks.scene import Scene
 
 OWNER, THIEF, HOST = "owner", "thief", "owner, and a pinned host"
@@ -58,6 +58,11 @@ ATTACKS: dict[str, Attack] = {
     "last two segments to known weights": Attack(
         who=OWNER, forge=programs.last_two_segments_to_known_weights
     ),
+    "landing on old weights": Attack(who=OWNER, forge=motion.landing_on_old_weights),
+    "moved in one segment": Attack(who=OWNER, forge=motion.moved_in_one_segment),
+    "infinite beside": Attack(who=OWNER, forge=motion.infinite_beside),
+    "tiny weights": Attack(who=OWNER, forge=motion.tiny_weights),
+    "weights in a buffer": Attack(who=OWNER, forge=motion.weights_in_a_buffer),
     # What says not after.
     "no anchors": Attack(who=OWNER, forge=anchors.no_anchors),
     "no anchor of the end": Attack(who=OWNER, forge=anchors.no_anchor_of_the_end),

@@ -73,14 +73,14 @@ class Asked:
 def _notes(trust: Trust, beacon: Beacon | None) -> Iterator[str]:
     """What would keep a verifier with just these pins from finding precedence shown."""
     if beacon is None:
-        yield "no beacon has relays to ask, so the seed is declared, and nothing will say *not before*"
+        yield "no beacon has relays to ask, so the seed is declared: nothing will say when the run began"
         return
     # A time-stamp's bound is two seconds later than its time, and asking takes a moment.
     slack = trust.skew_seconds + _SLACK_SECONDS
     if beacon.lead_seconds < slack:
         yield (
-            f"with a skew of {trust.skew_seconds:g} s a lead of {beacon.lead_seconds:g} s leaves the manifest's "
-            f"anchor too little time; precedence will hardly be shown with a lead below {slack:g} s"
+            f"with a skew of {trust.skew_seconds:g} s a lead of {beacon.lead_seconds:g} s leaves the "
+            f"manifest's anchor too little time; precedence will hardly be shown with less than {slack:g} s"
         )
     if margin_seconds(beacon.cadence_seconds) < slack:
         yield (

@@ -1,1 +1,1 @@
-"""Exact arithmetic: operators that are defined to the bit, on any machine that keeps IEEE-754 and integers."""
+"""Exact arithmetic: operators defined to the bit, on any machine that keeps IEEE-754 and integers."""
