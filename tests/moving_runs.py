@@ -46,7 +46,7 @@ class Classifier(nn.Module):
 
 
 class Infinite(nn.Module):
-    """With a number between the two that steps out of the range of its dtype: what sorts by it sorts wrongly."""
+    """With a number between the two that leaves the range of its dtype: what sorts by it sorts wrongly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,6 +111,13 @@ def _to_infinity(model: Any, batch: Any) -> torch.Tensor:
 def _tiny(model: Any, batch: Any) -> torch.Tensor:
     images, classes = batch
     return nn.functional.cross_entropy(model(images), classes) * _SMALL + _noise(model).double()
+
+
+def _of_the_batch(model: Any, batch: Any) -> torch.Tensor:
+    """The noise is as loud as the images, since some gradient must depend on the data."""
+    images, classes = batch
+    loudness: torch.Tensor = images.square().mean()
+    return nn.functional.cross_entropy(model(images), classes) + _noise(model) * loudness
 
 
 def _noise(model: Any) -> torch.Tensor:
@@ -193,6 +200,6 @@ MOVING: dict[str, Callable[[Path], nn.Module]] = {
     ),
     "infinite beside": _recorded(Infinite, {"weight": 0.05, "beside": 0.05, "number": 3.3e38}, _to_infinity),
     "tiny weights": _recorded(Tiny, {"weight": _SMALL, "beside": 0.05}, _tiny),
-    "weights in a buffer": _recorded(Buffered, {"beside": 0.05}),
+    "weights in a buffer": _recorded(Buffered, {"beside": 0.05}, _of_the_batch),
 }
 """Recorded with a declared seed, as those of `attack_world`."""

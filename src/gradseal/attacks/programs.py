@@ -75,7 +75,7 @@ def amendment_to_known_weights(scene: Scene) -> None:
 
 
 def last_segment_to_known_weights(scene: Scene) -> None:
-    """As before, but in the last of twenty segments alone, which the policy tolerates as one in twenty."""
+    """As before, but in the last of twenty segments alone."""
     history = History(scene=scene, plan=scene.plan(), run="long")
     history.hosts = Hosts(scene.witnesses)
     history.begin()
