@@ -293,7 +293,10 @@ def test_what_is_wrong_and_not_told_is_counted_where_it_is() -> None:
 
 @pytest.mark.parametrize("seconds", ["-1.0", "NaN", "Infinity", '"1"', "true", "null", "1"])
 def test_an_answer_whose_cost_is_no_duration_is_not_taken(seconds: str) -> None:
-    line = '{"kind":"segment","segment":0,"equal":true,"differing":[],"error":0.0,"update":0.0,"seconds":%s}'
+    line = (
+        '{"kind":"segment","segment":0,"equal":true,"differing":[],"moved":[],"independent":[],'
+        '"error":0.0,"update":0.0,"seconds":%s}'
+    )
     with pytest.raises(WorkerDied):
         _answer((line % seconds).encode())
     answer = _answer((line % "0.5").encode())
