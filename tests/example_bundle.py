@@ -34,7 +34,7 @@ from gradseal.program.samples import SampleSchema
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.entries import decode_losses, state_root
 from gradseal.proof.files import CHECKPOINT, WEIGHTS, blob_path, opening_path
-from gradseal.proof.manifest import Manifest
+from gradseal.proof.manifest import DeclaredSeed, Manifest
 from gradseal.proof.merkle import leaf_hash, node_hash
 from gradseal.store.files import FsspecFiles
 
@@ -163,8 +163,10 @@ class _Example:
         }
 
     def _derived(self) -> Values:
+        seed = self._manifest.plan.seed
+        assert isinstance(seed, DeclaredSeed)
         derived = {
-            "declared": self._manifest.plan.seed.value,
+            "declared": seed.value,
             "run's seed": self._seed,
             "derive(seed, order, 0)": derive(self._seed, "order", 0),
             "generator, step 0, batch 0": derive(self._seed, "generator", 0, 0, size=8),

@@ -36,6 +36,7 @@ from gradseal.proof.bundle import Bundle, open_bundle
 from gradseal.proof.entries import (
     MAX_LOSSES_BYTES,
     Close,
+    Entry,
     Initial,
     Segment,
     decode_losses,
@@ -44,7 +45,7 @@ from gradseal.proof.entries import (
     state_root,
 )
 from gradseal.proof.files import read_blob, read_opening
-from gradseal.proof.manifest import Manifest
+from gradseal.proof.manifest import DeclaredSeed, Manifest
 from gradseal.proof.note import SigningKey
 from gradseal.record.keys import load_signer
 from gradseal.record.progress import Progress
@@ -130,7 +131,7 @@ def own_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     return step
 
 
-def recorded(path: Path) -> tuple[Bundle, Manifest, list[Initial | Segment | Close]]:
+def recorded(path: Path) -> tuple[Bundle, Manifest, list[Entry]]:
     """The bundle, once its log is checked; its manifest; its other entries."""
     bundle = open_bundle(FsspecFiles(str(path / "bundle")))
     raw = bundle.all_entries()
@@ -208,8 +209,8 @@ def test_another_seed_gives_another_run(tmp_path: Path, digits: TensorDataset) -
         with start(folder, digits, seed=seed, steps=1) as run:
             for batch in run:
                 run.step(batch)
-    first, second = (recorded(tmp_path / name)[1].plan.seed.value for name in ("False", "True"))
-    assert first == bytes(32) != second
+    first, second = (recorded(tmp_path / name)[1].plan.seed for name in ("False", "True"))
+    assert first == DeclaredSeed(value=bytes(32)) != second
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 256, True, b"short", "text", 1.5])

@@ -16,14 +16,13 @@ from gradseal.errors import MalformedBundle, UnknownKind
 from gradseal.precede.chain import (
     MAX_GENESIS_UNIX_SECONDS,
     MAX_PERIOD_SECONDS,
-    MAX_ROUND,
     QUICKNET,
     Chain,
 )
 from gradseal.precede.rounds import BeaconRound, combine
 from gradseal.proof.canonical import decode, encode
 from gradseal.proof.fields import Fields
-from gradseal.proof.manifest import MAX_CHAINS
+from gradseal.proof.manifest import MAX_CHAINS, MAX_ROUND
 from vectors import make_beacon
 from vectors.make_beacon import LOCAL, local_round
 

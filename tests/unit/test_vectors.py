@@ -22,7 +22,7 @@ from gradseal.program.tensors import TensorSpec
 from gradseal.proof import canonical, entries, files, merkle, note, tiles
 from gradseal.proof.checkpoint import Checkpoint
 from gradseal.proof.fields import Fields
-from gradseal.proof.manifest import Manifest
+from gradseal.proof.manifest import DeclaredSeed, Manifest
 from gradseal.verify.contents import Contents
 from gradseal.verify.initialisation import count_free_bytes
 from vectors import make
@@ -273,6 +273,7 @@ def test_seeds_and_origins_follow_from_the_bytes_of_manifests() -> None:
     for case in BUNDLE["seed"]:
         made = Manifest.decode(bytes.fromhex(case["manifest"]))
         assert made.origin == case["origin"]
+        assert isinstance(made.plan.seed, DeclaredSeed)
         assert run_seed(made.plan.seed.value, made.digest()).hex() == case["run_seed"]
     assert len({case["run_seed"] for case in BUNDLE["seed"]}) == len(BUNDLE["seed"]) == 3
 

@@ -148,6 +148,7 @@ def check_whole(files: MemoryFiles) -> int:
         if isinstance(found, Close):
             assert hashlib.sha256(files.content["weights.safetensors"]).digest() == found.weights
             continue
+        assert isinstance(found, Initial | Segment)
         digests = read_opening(files, found.seal, 2)
         assert seal_of(KEY.verification_key, state_root(digests)) == found.seal
         assert [read_blob(files, d, 100).decode() for d in digests] == [f"{number - 2} {c}" for c in "ab"]
