@@ -115,5 +115,5 @@ def _check(own: Chronology, log: Log, slots: int) -> None:
     """That all was looked at, and held: what is refused early would be fast."""
     shown = sum(len(row.by) == ANCHORED_BY for row in own.anchors)
     counted = (shown, len(log.slots)) == (slots + 1, slots)
-    if not (counted and own.manifest_in_time) or own.gaps():
+    if not (counted and own.manifest_in_time) or own.gaps:
         raise RuntimeError("the forged run does not show precedence")

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 
 import httpx
 
@@ -23,6 +21,7 @@ from gradseal.errors import AnchorError
 from gradseal.precede.answers import encode_query
 from gradseal.precede.asn1 import MAX_DER_BYTES, refuse
 from gradseal.precede.timestamps import verify_token
+from gradseal.precede.tls import tls
 
 QUERY_TYPE = "application/timestamp-query"
 ANSWER_TYPE = "application/timestamp-reply"
@@ -35,12 +34,6 @@ SKEW_SECONDS = 300.0
 
 _NONCE_BITS = 64
 _GRACE_SECONDS = 1.0
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Made once: reading the certificate authorities takes longer than all the rest."""
-    return httpx.create_ssl_context(trust_env=False)
 
 
 def _system_clock() -> datetime:
@@ -120,7 +113,7 @@ async def _exchange(url: str, query: bytes, timeout_seconds: float, where: str) 
         async with (
             asyncio.timeout(timeout_seconds),
             httpx.AsyncClient(
-                verify=_tls(), trust_env=False, follow_redirects=False, timeout=timeout_seconds
+                verify=tls(), trust_env=False, follow_redirects=False, timeout=timeout_seconds
             ) as client,
             client.stream("POST", url, content=query, headers=headers) as response,
         ):

@@ -9,7 +9,6 @@ verified under the pinned keys; whether it is enough is for `bounds` to say.
 from __future__ import annotations
 
 import functools
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ import httpx
 from gradseal.errors import AnchorError, Error
 from gradseal.precede.bounds import digest_of
 from gradseal.precede.timestamps import TimeStamper
+from gradseal.precede.tls import tls
 from gradseal.precede.witnesses import Cosignature, Prove, WitnessAddress, cosign, with_cosignatures
 from gradseal.proof.anchors import MAX_TOKENS
 from gradseal.proof.checkpoint import Checkpoint
@@ -124,7 +124,7 @@ class Hosts:
             return f"witness {witness.key.name}: not asked for size {size}, since it cosigned {known} already"
 
         def act() -> Cosignature:
-            with httpx.Client(trust_env=False, verify=_tls()) as client:
+            with httpx.Client(trust_env=False, verify=tls()) as client:
                 given = cosign(
                     witness,
                     note,
@@ -207,9 +207,3 @@ def _line(error: Exception) -> str:
     """What an error says, on one line and of a length for a person's terminal."""
     said = str(error) or type(error).__name__
     return "".join(c if c.isprintable() else "?" for c in said[:_MAX_FAULT_LENGTH])
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """Made once: it reads a file of certificates."""
-    return httpx.create_ssl_context(trust_env=False)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gradseal.errors import MalformedBundle
-from gradseal.precede.slots import SlotPlan, seeds_of
+from gradseal.precede.slots import SlotPlan, seeds_of, slot_plan_of
 from gradseal.program.seeds import Seeds
 from gradseal.proof.entries import Amendment, Close, Entry, Gap, Initial, Segment, Slot, entry_from_bytes
-from gradseal.proof.manifest import BeaconSeed, Manifest
+from gradseal.proof.manifest import Manifest
 
 E = TypeVar("E", Slot, Gap, Amendment)
 
@@ -68,8 +68,7 @@ class Log:
     @property
     def slot_plan(self) -> SlotPlan | None:
         """When slots begin; None if the seed was declared."""
-        seed = self.manifest.plan.seed
-        return SlotPlan.of(seed) if isinstance(seed, BeaconSeed) else None
+        return slot_plan_of(self.manifest)
 
     def seeds(self) -> Seeds | None:
         """The seed of every segment; None if the run had drawn none yet."""
@@ -119,8 +118,7 @@ class _Reader:
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
-        seed = manifest.plan.seed
-        self._plan = SlotPlan.of(seed) if isinstance(seed, BeaconSeed) else None
+        self._plan = slot_plan_of(manifest)
         self._initial: Initial | None = None
         self._segments: list[Segment] = []
         self._places: list[int] = []
@@ -139,6 +137,7 @@ class _Reader:
             case Initial() if not begun and bool(self._slots) == (self._plan is not None):
                 self._initial = entry
             case Slot() if self._plan is not None and not isinstance(self._last, Slot):
+                self._plan.check(entry, where)
                 self._check_slot(entry, where)
                 self._slots.append(Placed(entry=entry, index=index, segment=segment))
             case Segment() if begun:
@@ -184,12 +183,6 @@ class _Reader:
             )
 
     def _check_slot(self, entry: Slot, where: str) -> None:
-        chains = len(self._plan.chains) if self._plan is not None else 0
-        if len(entry.signatures) != chains:
-            raise MalformedBundle(
-                f"{len(entry.signatures)} signatures, and the manifest has {chains} chains",
-                where=f"{where}: signatures",
-            )
         if not self._slots and entry.index:
             raise MalformedBundle(f"slot {entry.index}, before slot 0", where=f"{where}: index")
         if self._slots and entry.index <= self._slots[-1].entry.index:

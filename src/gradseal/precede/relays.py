@@ -11,8 +11,6 @@ The interface is version 1 of drand's. Format: docs/spec/beacon.md, section 4.
 from __future__ import annotations
 
 import asyncio
-import functools
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +21,7 @@ from gradseal.errors import AnchorError, Error
 from gradseal.precede import bls
 from gradseal.precede.chain import MAX_ANSWER_BYTES, Chain, answer_fields, hex_field
 from gradseal.precede.rounds import BeaconRound
+from gradseal.precede.tls import tls
 from gradseal.proof.manifest import MAX_ROUND
 
 QUICKNET_URLS = (
@@ -232,7 +231,7 @@ class _Request(threading.Thread):
         body = b""
         async with (
             asyncio.timeout(self._timeout_seconds),
-            httpx.AsyncClient(verify=_tls(), trust_env=False, timeout=self._timeout_seconds) as client,
+            httpx.AsyncClient(verify=tls(), trust_env=False, timeout=self._timeout_seconds) as client,
             client.stream("GET", self._url, headers={"Accept-Encoding": "identity"}) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
@@ -243,9 +242,3 @@ class _Request(threading.Thread):
                 if len(body) > MAX_ANSWER_BYTES:
                     raise AnchorError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
         return body
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """Made once: it reads a file of certificates."""
-    return httpx.create_ssl_context(trust_env=False)

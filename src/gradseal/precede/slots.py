@@ -105,21 +105,21 @@ class SlotPlan:
         """The slot that began last by a time; -1 before the first."""
         return max(-1, (math.floor(unix_seconds) - self.begins(0)) // self.cadence_seconds)
 
-    def check(self, slot: Slot) -> None:
+    def check(self, slot: Slot, where: str) -> None:
         """Refuses an entry with more or fewer signatures than the manifest has chains.
 
         Raises:
-            MalformedBundle: It has.
+            MalformedBundle: It has; `where` says which entry.
         """
         if len(slot.signatures) != len(self.chains):
             raise MalformedBundle(
                 f"{len(slot.signatures)} signatures, and the manifest has {len(self.chains)} chains",
-                where=f"slot {slot.index}: signatures",
+                where=f"{where}: signatures",
             )
 
     def value(self, slot: Slot) -> bytes:
         """The beacon value of a slot, 32 bytes; verifies no signature."""
-        self.check(slot)
+        self.check(slot, f"slot {slot.index}")
         return combine(
             [
                 BeaconRound(chain=chain, number=number, signature=signature)
@@ -141,6 +141,12 @@ class SlotPlan:
             wrong = chain.wrong_rounds({number: signature for number, (_, signature) in signed[i].items()})
             found += [(signed[i][number][0], chain, number) for number in wrong]
         return sorted(found, key=lambda one: (one[0], one[2]))
+
+
+def slot_plan_of(manifest: Manifest) -> SlotPlan | None:
+    """When a run's slots begin; None if its seed is declared; raises as `SlotPlan.of` does."""
+    seed = manifest.plan.seed
+    return SlotPlan.of(seed) if isinstance(seed, BeaconSeed) else None
 
 
 def seeds_of(manifest: Manifest, slots: Sequence[tuple[int, Slot]]) -> Seeds | None:

@@ -27,8 +27,23 @@ def to_bytes(tensor: torch.Tensor) -> bytes:
 
 def view_of(tensor: torch.Tensor) -> memoryview:
     """A tensor's numbers as bytes; those of a contiguous tensor on the CPU are not copied."""
-    flat = tensor.detach().to("cpu").contiguous().flatten()
-    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+    return _octets(tensor.to("cpu")).numpy().data if tensor.numel() else memoryview(b"")
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors are equal to the bit, NaN patterns and signs of zero included."""
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    return a.numel() == 0 or torch.equal(_octets(a), _octets(b))
+
+
+def _octets(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor that is not empty, on its own device."""
+    flat = tensor.detach().contiguous().flatten()
+    # An expanded tensor of one element is contiguous, and yet has a stride that no view of bytes takes.
+    return (flat.clone(memory_format=torch.contiguous_format) if flat.numel() == 1 else flat).view(
+        torch.uint8
+    )
 
 
 def from_bytes(

@@ -67,10 +67,6 @@ class Order:
         rest = 0 if self.drop_last else self.samples % self.batch_size
         return (self.batch_size, rest) if rest else (self.batch_size,)
 
-    def copy(self) -> Order:
-        """The same, apart from now on."""
-        return self.with_seeds(self.seeds)
-
     def with_seeds(self, seeds: Seeds) -> Order:
         """The same order with other seeds; what both have in common need not be drawn again."""
         other = replace(self, seeds=seeds)

@@ -13,9 +13,9 @@ from typing import Any, overload
 
 import torch
 
+from gradseal.program.memory import same_bits
 from gradseal.program.native import seed_generators
 from gradseal.program.samples import SampleSchema, flatten
-from gradseal.record.live import same_bits
 
 
 class Batches(Sequence[Any]):

@@ -15,10 +15,11 @@ from torch import nn
 from gradseal.errors import CaptureError, RecordError, ReplayError
 from gradseal.program.capture import Loss
 from gradseal.program.interpret import StepResult
+from gradseal.program.memory import same_bits
 from gradseal.program.native import seeded
 from gradseal.program.samples import SampleSchema
 from gradseal.program.step import Stepper
-from gradseal.record.live import LiveState, fingerprint, same_bits
+from gradseal.record.live import LiveState, fingerprint
 
 _SHOWN = 5
 

@@ -10,11 +10,10 @@ import torch
 from gradseal.errors import CaptureError
 from gradseal.program.capture import Captured, capture
 from gradseal.program.graph import Graph, renumber_constants
-from gradseal.program.memory import dtype_name
+from gradseal.program.memory import dtype_name, same_bits
 from gradseal.program.samples import SampleSchema
 from gradseal.program.tensors import TensorSpec
 from gradseal.record.data import example
-from gradseal.record.live import same_bits
 from gradseal.record.plan import Request
 
 

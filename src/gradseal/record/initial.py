@@ -11,14 +11,14 @@ from torch import nn
 from gradseal.errors import RecordWarning
 from gradseal.program.fills import fill
 from gradseal.program.initialise import rule_for
-from gradseal.program.memory import from_bytes, to_bytes
+from gradseal.program.memory import from_bytes, same_bits, to_bytes
 from gradseal.program.program import Program
 from gradseal.program.rules import Rule
 from gradseal.program.sources import Given, Initialisation, Source
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.writer import BlobWriter
 from gradseal.record.graphs import Graphs
-from gradseal.record.live import LiveState, same_bits
+from gradseal.record.live import LiveState
 
 
 def initialisation_of(

@@ -16,7 +16,7 @@ from torch import nn
 
 from gradseal.errors import CaptureError, RecordError
 from gradseal.program.capture_optimizer import install, kept_of, set_steps, settings_of
-from gradseal.program.memory import dtype_name
+from gradseal.program.memory import dtype_name, same_bits, view_of
 from gradseal.program.optimizers import Kept, Optimizer
 from gradseal.program.tensors import ITEM_SIZE_BYTES, TensorSpec
 
@@ -161,21 +161,6 @@ def differing(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tens
     return [name for name, tensor in first.items() if not same_bits(tensor, second[name])]
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors are equal to the bit, NaN patterns and signs of zero included."""
-    if (a.shape, a.dtype) != (b.shape, b.dtype):
-        return False
-    return a.numel() == 0 or torch.equal(_bytes_of(a), _bytes_of(b))
-
-
-def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
-    flat = tensor.detach().contiguous().flatten()
-    # An expanded tensor of one element is contiguous, and yet has a stride that no view of bytes takes.
-    return (flat.clone(memory_format=torch.contiguous_format) if flat.numel() == 1 else flat).view(
-        torch.uint8
-    )
-
-
 def largest_difference(
     names: Sequence[str], a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]
 ) -> float:
@@ -187,7 +172,7 @@ def largest_difference(
 
 def fingerprint(tensor: torch.Tensor) -> int:
     """A quick hash of a tensor, to notice a change; no evidence for anyone else."""
-    return xxhash.xxh3_64_intdigest(_bytes_of(tensor.to("cpu")).numpy().data) if tensor.numel() else 0
+    return xxhash.xxh3_64_intdigest(view_of(tensor)) if tensor.numel() else 0
 
 
 def _fresh(kept: Kept, parameter: nn.Parameter) -> torch.Tensor:

@@ -21,12 +21,12 @@ import torch
 
 from gradseal.errors import RecordError
 from gradseal.program.capture_optimizer import set_hyperparameter
-from gradseal.program.memory import weights_file
+from gradseal.program.memory import same_bits, weights_file
 from gradseal.program.native import seeded
 from gradseal.proof.writer import BundleWriter
 from gradseal.record.amending import amended_program
 from gradseal.record.batch import Batch, batch_of_step
-from gradseal.record.live import differing, largest_difference, same_bits
+from gradseal.record.live import differing, largest_difference
 from gradseal.record.plan import Request
 from gradseal.record.prepare import Prepared
 from gradseal.record.progress import Progress

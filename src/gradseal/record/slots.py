@@ -115,7 +115,7 @@ class SlotWatch:
             else:
                 with self._lock:
                     self._newest = fetched
-            self._tried.set()
+                self._tried.set()
             # Where fetching took long, or the machine slept, those between are not asked for.
             slot = max(slot + 1, self._plan.slot_at(self._clock()))
 

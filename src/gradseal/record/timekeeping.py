@@ -15,12 +15,12 @@ from gradseal.errors import AnchorError, RecordError, RecordWarning
 from gradseal.precede.beacons import Beacon
 from gradseal.precede.hosts import Hosts
 from gradseal.precede.relays import Relays
-from gradseal.precede.slots import SlotPlan
+from gradseal.precede.slots import SlotPlan, one_seed, slot_plan_of
 from gradseal.program.program import Program
 from gradseal.program.randomness import slot_seed
-from gradseal.program.seeds import Seeds, Stretch
+from gradseal.program.seeds import Seeds
 from gradseal.proof.entries import Amendment, Entry, Gap, Slot
-from gradseal.proof.manifest import BeaconSeed, Manifest
+from gradseal.proof.manifest import Manifest
 from gradseal.proof.merkle import leaf_hash
 from gradseal.proof.writer import BundleWriter
 from gradseal.record.amending import settings_between
@@ -88,8 +88,7 @@ class Timekeeping:
         self._writer = writer
         self._manifest = manifest
         self._beacon = beacon
-        seed = manifest.plan.seed
-        self._plan = SlotPlan.of(seed) if isinstance(seed, BeaconSeed) else None
+        self._plan = slot_plan_of(manifest)
         self._watch = SlotWatch(self._plan, _relays(beacon, self._plan)) if beacon and self._plan else None
         self._anchoring: Anchoring | None = None
         if hosts is not None:
@@ -132,9 +131,7 @@ class Timekeeping:
         waiting(self._watch.begins_in())
         slot = self._watch.first(self._beacon.patience_seconds)
         self._entries.append(slot)
-        plan = self._manifest.plan
-        stretch = Stretch(first_segment=0, seed=self._seed(slot))
-        return Seeds(every=plan.every, accumulate=plan.accumulate, stretches=[stretch])
+        return one_seed(self._manifest.plan, self._seed(slot))
 
     def _anchor_in_time(self, watch: SlotWatch) -> bool:
         """Has the manifest anchored, and asks again whoever did not answer as long as slot 0 is not near."""
@@ -170,7 +167,6 @@ class Timekeeping:
             )
         if slot is None or slot.index <= self._slot:
             return Begun()
-        self._slot = slot.index
         self._entries.append(slot)
         self._seeds.begin(segment, self._seed(slot))
         in_force = [amended for amended in self._amended if amended.slot <= slot.index]

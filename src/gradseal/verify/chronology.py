@@ -37,6 +37,7 @@ class Chronology:
         pinned: For each of the plan's chains, whether it is pinned.
         bounds: By when each entry existed, by its index; None where nothing says.
         anchors: What each anchored checkpoint shows.
+        gaps: Segments off the cadence, as `find_gaps` gives them once all bounds are known.
         slots: The slot of each segment.
         places: The index of each segment's entry.
         missed: The slots, first and last, that the log itself says something was missed in.
@@ -53,6 +54,7 @@ class Chronology:
     pinned: tuple[bool, ...] = ()
     bounds: list[float | None] = field(default_factory=list)
     anchors: tuple[AnchorRow, ...] = ()
+    gaps: Sequence[GapRow] = ()
     slots: Sequence[int | None] = ()
     places: Sequence[int] = ()
     missed: tuple[tuple[int, int], ...] = ()
@@ -81,8 +83,7 @@ class Chronology:
     @property
     def manifest_in_time(self) -> bool:
         """Whether the manifest was sealed before the seed of slot 0 could be known."""
-        bound, due = self.bounds[0] if self.bounds else None, self.due(0)
-        return bound is not None and due is not None and bound < due
+        return bool(self.bounds) and self._existed_before(0, slot=0)
 
     @property
     def impossible(self) -> list[Placed[Slot]]:
@@ -101,18 +102,21 @@ class Chronology:
 
     def in_time(self, amendment: Placed[Amendment]) -> bool:
         """Whether an amendment was sealed before the seed could be known from which it is in force."""
-        bound, due = self.bounds[amendment.index], self.due(amendment.entry.slot)
+        return self._existed_before(amendment.index, slot=amendment.entry.slot)
+
+    def _existed_before(self, index: int, *, slot: int) -> bool:
+        bound, due = self.bounds[index], self.due(slot)
         return bound is not None and due is not None and bound < due
 
     def always_replayed(self, log: Log) -> list[int]:
         """The first segment of each amendment and each gap, of the latter at most a hundred."""
-        gaps = [gap.first_segment for gap in self.gaps()] if self.timed else []
+        gaps = [gap.first_segment for gap in self.gaps] if self.timed else []
         return [first for first, _ in log.programs()] + gaps[:_MOST_GAPS]
 
     @property
     def grinding_bits(self) -> float | None:
         """What all gaps together are worth to an owner who grinds; None if something was never anchored."""
-        bits = [gap.bits for gap in self.gaps()]
+        bits = [gap.bits for gap in self.gaps]
         known = [one for one in bits if one is not None]
         return math.fsum(known) if len(known) == len(bits) else None
 
@@ -166,7 +170,12 @@ class Chronology:
         slot, before = self.slots[segment], self.slots[segment - 1] if segment else 0
         return 0 if slot is None or before is None else slot - before
 
-    def gaps(self) -> list[GapRow]:
+    @property
+    def off_cadence(self) -> int:
+        """How many segments are in gaps."""
+        return sum(gap.last_segment - gap.first_segment + 1 for gap in self.gaps)
+
+    def find_gaps(self) -> list[GapRow]:
         """Consecutive segments of one slot that were not fixed within the cadence."""
         found: list[GapRow] = []
         start = self.due(0)
@@ -222,7 +231,7 @@ def windows_of(own: Chronology | None, log: Log | None) -> Windows:
     """What the verdict tells of the run's time."""
     if own is None or log is None or not own.bounds:
         return Windows()
-    gaps = own.gaps()
+    gaps = own.gaps
     count = len(own.slots)
     told = range(count) if count <= MAX_ROWS else [i * (count - 1) // (MAX_ROWS - 1) for i in range(MAX_ROWS)]
     return Windows(

@@ -58,6 +58,7 @@ def check_precedence(
     _beacon(examination, log, own)
     own.anchors = check_anchors(examination, files, log, tree, trust=trust, now=now)
     own.bounds = bounds_of(tree.size, own.anchors)
+    own.gaps = own.find_gaps()
     _say_anchors(examination, own)
     if own.plan is not None:
         _say_windows(examination, own)
@@ -149,14 +150,12 @@ def _say_windows(examination: Examination, own: Chronology) -> None:
             f"another program from slot {slot} on, whose round was due at {utc(due)}: {sealed}",
             where=f"entry {amendment.index}",
         )
-    gaps = own.gaps()
-    late = sum(gap.last_segment - gap.first_segment + 1 for gap in gaps)
-    hidden = [gap for gap in gaps if not gap.recorded]
+    gaps = own.gaps
     examination.found(
         Check.WINDOWS,
         Result.NOTED if gaps else Result.HELD,
-        f"{late} of {len(own.slots)} segments were not fixed within the plan's cadence, in {len(gaps)} gaps, "
-        f"of which the log records {len(gaps) - len(hidden)}",
+        f"{own.off_cadence} of {len(own.slots)} segments were not fixed within the plan's cadence, in "
+        f"{len(gaps)} gaps, of which the log records {sum(gap.recorded for gap in gaps)}",
         where=f"segment {gaps[0].first_segment}" if gaps else "",
     )
 
@@ -184,7 +183,7 @@ def note_dependence(examination: Examination) -> None:
                 )
             )
     if tried:
-        still = len(tried) - len(own.dependent | own.independent)
+        still = len(own.still)
         examination.found(
             Check.DEPENDENCE,
             Result.NOTED if own.independent or still else Result.HELD,

@@ -104,8 +104,7 @@ def _lacking(examination: Examination, own: Chronology, close: float | None) -> 
 def _lacking_in_cadence(examination: Examination, own: Chronology) -> list[str]:
     """What is lacking where segments were not fixed before later seeds were known."""
     lacking = []
-    gaps, most = own.gaps(), examination.policy.gap_share
-    off = sum(gap.last_segment - gap.first_segment + 1 for gap in gaps)
+    off, most = own.off_cadence, examination.policy.gap_share
     if off > most * len(own.places):
         lacking.append(
             f"{off} of {len(own.places)} segments are off the plan's cadence, more than {most:.0%}"
@@ -148,11 +147,10 @@ def _begun(own: Chronology, segment: int) -> float | None:
 
 
 def _gaps(own: Chronology) -> str:
-    gaps = own.gaps()
+    gaps = own.gaps
     if not gaps:
         return "every segment was fixed within the plan's cadence"
-    segments = sum(gap.last_segment - gap.first_segment + 1 for gap in gaps)
     return (
-        f"{segments} segments in {len(gaps)} gaps, worth {own.grinding_bits or 0.0:.1f} bits to an owner who "
-        f"grinds; the log records {sum(gap.recorded for gap in gaps)} of them"
+        f"{own.off_cadence} segments in {len(gaps)} gaps, worth {own.grinding_bits or 0.0:.1f} bits to an "
+        f"owner who grinds; the log records {sum(gap.recorded for gap in gaps)} of them"
     )

@@ -19,7 +19,7 @@ import torch
 from gradseal.program.batches import collate
 from gradseal.program.fills import fill
 from gradseal.program.interpret import Interpreter
-from gradseal.program.memory import digest, from_bytes, view_of
+from gradseal.program.memory import digest, from_bytes, same_bits
 from gradseal.program.order import Order
 from gradseal.program.seeds import Seeds
 from gradseal.program.sources import Given
@@ -95,7 +95,7 @@ class Replayer:
             self._state = self._read_state(task.start)
         self._state_seal = b""
         steps = self._manifest.plan.steps_of(task.segment)
-        order = self._order.copy()
+        diverted = self._diverted(task) if task.other_seed else None
         losses = self._run(task.segment, self._state, self._seeds, self._order)
         differing = self._differing_losses(task, losses, steps)
         sealed = check_opening(self._files, self._manifest, task.end, len(self._layout))
@@ -104,9 +104,9 @@ class Replayer:
                 differing.append(spec.name)
         if not differing:
             self._state_seal = task.end
-            if not task.other_seed:
+            if diverted is None:
                 return SegmentResult(segment=task.segment, equal=True)
-            return SegmentResult(segment=task.segment, equal=True, **self._dependence(task, order))
+            return SegmentResult(segment=task.segment, equal=True, **self._dependence(task, diverted))
         error, update = self._measure(task)
         return SegmentResult(
             segment=task.segment, equal=False, differing=tuple(differing[:8]), error=error, update=update
@@ -122,22 +122,26 @@ class Replayer:
             self._alive()
         return losses
 
+    def _diverted(self, task: Task) -> Order:
+        """The order under the other seed, from before the segment is run: the two share most then."""
+        return self._order.with_seeds(self._seeds.diverted(task.segment, task.other_seed))
+
     def _dependence(self, task: Task, order: Order) -> dict[str, Any]:
         """What comes of another seed, tensor by tensor: one that moves at random says nothing for the others.
 
         Args:
             task: The segment, found equal.
-            order: The run's, from before the segment.
+            order: That of `_diverted`.
 
         Returns:
             Of `SegmentResult`: which tensors moved, which of them end within the floor of where they end with
             the segment's own seed, and the least of all shares, with its tensor's name.
         """
-        before, state = self._read_state(task.start), self._read_state(task.start)
-        seeds = self._seeds.diverted(task.segment, task.other_seed)
-        self._run(task.segment, state, seeds, order.with_seeds(seeds))
+        before = self._read_state(task.start)
+        state = {name: tensor.clone() for name, tensor in before.items()}
+        self._run(task.segment, state, order.seeds, order)
         names = {i: self._layout[i].name for i in self._floating}
-        moved = [i for i, name in names.items() if not _same_bits(before[name], self._state[name])]
+        moved = [i for i, name in names.items() if not same_bits(before[name], self._state[name])]
         shares = {i: self._share(before, state, names[i]) for i in moved}
         least = min(shares, key=lambda i: shares[i], default=None)
         return {
@@ -211,7 +215,3 @@ def _distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Seq
     if not largest or not math.isfinite(largest):
         return largest
     return largest * math.sqrt(sum(float((d / largest).square().sum()) for d in differences))
-
-
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bytes(view_of(a)) == bytes(view_of(b))

@@ -17,6 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from gradseal.program.exact.digits import power_of_two_double
 from gradseal.program.exact.functions import NAN_BITS, require_float32
 
 _SUM_BITS: Final = 53
@@ -160,12 +161,8 @@ def _to_integers(x: Tensor, largest: Tensor, count: int) -> _Integers:
     # Every float32 is a normal float64, whose exponent field is e + 1022.
     field = torch.bitwise_right_shift(bounded.to(torch.float64).view(torch.int64), _FRACTION_BITS)
     exponent = torch.sub(field, _BIAS - 1)
-    values = x.detach().to(torch.float64, copy=True).mul_(_power_of_two(torch.sub(bits, exponent)))
-    return _Integers(values=values.round_(), unit=_power_of_two(torch.sub(exponent, bits)))
-
-
-def _power_of_two(exponent: Tensor) -> Tensor:
-    return torch.add(exponent, _BIAS).bitwise_left_shift_(_FRACTION_BITS).view(torch.float64)
+    values = x.detach().to(torch.float64, copy=True).mul_(power_of_two_double(torch.sub(bits, exponent)))
+    return _Integers(values=values.round_(), unit=power_of_two_double(torch.sub(exponent, bits)))
 
 
 def _rounded(sums: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
