@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV ?= $(firstword $(wildcard $(BIN)/uv) uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser lint format docs coverage attacks bench lock clean
+.PHONY: help demo test browser lint format docs kernel settings coverage attacks bench lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -42,6 +42,12 @@ format: .venv/.ready  ## Format the code and apply ruff's safe fixes
 docs: .venv/.ready  ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+kernel: .venv/.ready  ## Compile the kernels of exact arithmetic anew
+	$(BIN)/python hatch_build.py
+
+settings: .venv/.ready  ## Replay exact recordings under all settings, into docs/reference/settings.md
+	$(BIN)/python tests/settings.py
+
 coverage: .venv/.ready  ## Record and verify each model with each optimizer, into docs/reference/coverage.md
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/coverage_table.py
 
@@ -62,7 +68,7 @@ clean:  ## Remove .venv and everything built
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The lock comes before PyTorch, whose own requirements are then already there in their locked versions.
-.venv/.ready: requirements.lock requirements.torch pyproject.toml
+.venv/.ready: requirements.lock requirements.torch pyproject.toml hatch_build.py $(wildcard src/gradseal/program/exact/c/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Gradseal needs Python 3.11 or newer; '$(PYTHON)' is not that." >&2; \
 		echo "Name another one: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }

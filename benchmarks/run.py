@@ -1,8 +1,8 @@
 """What Gradseal costs, measured in one run on this machine with one thread: `make bench`.
 
 Prints a table, for a terminal or as Markdown, and writes `build/bench.json` with every single time and the
-facts of the machine. With `--only`, some of the parts alone: memory, training, anchoring, log, precedence or
-witness.
+facts of the machine. With `--only`, some of the parts alone: memory, training, exact, anchoring, log,
+precedence or witness.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import anchoring, log, machine, memory, precedence, space, training, witness
+from benchmarks import anchoring, exact, log, machine, memory, precedence, space, training, witness
 from benchmarks.figure import Figure, markdown, text
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import TensorDataset
@@ -118,6 +118,21 @@ def _anchoring(chosen: argparse.Namespace) -> Part:
     return Part(figures=measured.figures(), details={"anchoring": told})
 
 
+def _exact(chosen: argparse.Namespace) -> Part:
+    """Exact arithmetic: products, operators, and steps of a transformer and of a net on images."""
+    recipe, data = _recipe(quick=False)
+    count = 5 if chosen.quick else 15
+    figures = [
+        *exact.matmuls(rounds=chosen.rounds),
+        *exact.ordered(rounds=chosen.rounds),
+        *exact.operators(rounds=chosen.rounds),
+        *exact.steps("digits", load_recipe("digits"), count=10 * count),
+        *exact.steps("text", load_recipe("text"), count=2 * count),
+        *exact.steps("fashion", recipe, count=count),
+    ]
+    return Part(figures=figures, details={"exact": {"images": data, "rounds": chosen.rounds}})
+
+
 def _log(chosen: argparse.Namespace) -> Part:
     return Part(figures=log.measure(ENTRIES // 10 if chosen.quick else ENTRIES))
 
@@ -150,12 +165,13 @@ def _witness(chosen: argparse.Namespace) -> Part:
 _PARTS: Mapping[str, Callable[[argparse.Namespace], Part]] = {
     "memory": _memory,
     "training": _training,
+    "exact": _exact,
     "anchoring": _anchoring,
     "log": _log,
     "precedence": _precedence,
     "witness": _witness,
 }
-_SHOWN = ("training", "anchoring", "memory", "log", "precedence", "witness")
+_SHOWN = ("training", "exact", "anchoring", "memory", "log", "precedence", "witness")
 
 
 def _recipe(*, quick: bool) -> tuple[Recipe, str]:
@@ -200,6 +216,8 @@ def _sentence(results: dict[str, Any]) -> str:
             f"{told['steps']} steps of batch {told['batch_size']}, sealed every {told['every']}, on "
             f"{told['data']}; medians of {results['rounds']} rounds."
         )
+    if told := results.get("exact"):
+        what.append(f"Exact arithmetic: {told['rounds']} rounds; ResNet-20 on {told['images']}.")
     if told := results.get("anchoring"):
         what.append(
             f"With anchors: {told['steps']} steps of batch {told['batch_size']}, sealed every "

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 
+from gradseal.program.exact.operators import DRAWING, EXACT
 from gradseal.program.operators import FILLED, OPERATORS, RANDOM
 
 PAGE = Path(__file__).parents[1] / "docs" / "spec" / "operators.md"
@@ -50,6 +51,12 @@ _HEADINGS: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
 )
 
 
+_UNDEFINED = (
+    "These {} have no definition there yet, and a recording in exact arithmetic is refused where the model "
+    "needs one; so it is where elements are of 16 or 64 bits of floating point."
+)
+
+
 def page() -> str:
     """The page, of every operator once."""
     parts = [
@@ -58,8 +65,8 @@ def page() -> str:
         f"There are {len(OPERATORS)}, under headings that mean nothing but what is said below them. The "
         "page is made of `gradseal.program.operators.OPERATORS` by `tests/operators_page.py`.",
         "`name:a,b` stands for the operators `aten.name.a` and `aten.name.b`, and `name` alone for "
-        "`aten.name.default`. Overloads have the schemas of PyTorch's ATen, of the version that the run's "
-        "arithmetic names.",
+        "`aten.name.default`. Overloads have the schemas of PyTorch's ATen: of the version that native "
+        "arithmetic names, and of 2.13 in exact arithmetic, defined in [Arithmetic](arithmetic.md).",
     ]
     parts = [_filled(part, 125) for part in parts]
     left = set(OPERATORS)
@@ -68,6 +75,9 @@ def page() -> str:
         left -= own
         lines = _filled(" ".join(_words(own)), 100)
         parts += [f"## {heading}", *([_filled(about, 125)] if about else []), textwrap.indent(lines, "    ")]
+    missing = [name for name in OPERATORS if name not in EXACT and name not in DRAWING]
+    parts += ["## Not in exact arithmetic", _filled(_UNDEFINED.format(len(missing)), 125)]
+    parts += [_filled(" ".join(f"`{word}`" for word in _words(missing)), 125)]
     return "\n\n".join(parts) + "\n"
 
 

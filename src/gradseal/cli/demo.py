@@ -28,7 +28,8 @@ from gradseal.verify.verdict import ClaimName, Outcome, Result, Status, Verdict
 _RECORDED = (
     "A small convolutional net learns to read scikit-learn's handwritten digits. Before the first step, "
     "data, program and plan are written into a log, which is anchored; then a beacon gives the first seed. "
-    "The state after each five steps is sealed in the log, and the log anchored every few seconds."
+    "The state after each five steps is sealed in the log, and the log anchored every few seconds. Everything "
+    "is computed in exact arithmetic, so that any machine can repeat each bit."
 )
 _LOOPBACK = (
     "A beacon, a witness and a time-stamp authority run on this machine, at 127.0.0.1, with keys made just "
@@ -116,7 +117,9 @@ def _record(out: Path, owner: SigningKey, steps: int | None, console: Terminal) 
         write_trust(trust, out / "trust.toml")
         say(f"{wrapped(_LOOPBACK, '', line_width(console))}\n", console)
         asked = Asked.of(trust, cadence_seconds=_CADENCE_SECONDS, lead_seconds=_LEAD_SECONDS)
-        said = train(load_recipe("digits"), out / "bundle", owner, steps=steps, asked=asked)
+        said = train(
+            load_recipe("digits"), out / "bundle", owner, steps=steps, arithmetic="exact", asked=asked
+        )
     say(said, console)
     return trust, said
 

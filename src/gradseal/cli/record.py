@@ -11,6 +11,7 @@ import click
 from gradseal.cli.paths import make_new_directory
 from gradseal.precede.asked import Asked
 from gradseal.precede.trust import load_trust
+from gradseal.program.arithmetic import ARITHMETICS, NATIVE
 from gradseal.recipes.recipe import DIRECTORY_VARIABLES, RECIPES, known_recipe
 from gradseal.record.keys import load_signer
 
@@ -65,18 +66,25 @@ _LISTED = "\n".join(f"  {name:{_WIDTH}}  {what}" for name, what in RECIPES.items
     help="How long before the first slot the manifest is sealed and anchored. [default: 20]",
 )
 @click.option(
+    "--arithmetic",
+    type=click.Choice(ARITHMETICS),
+    default=NATIVE,
+    show_default=True,
+    help="PyTorch's own, whose bits a verifier needs the same machine for; or exact, the same bits on any.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Threads of an operator; a verifier will need as many.",
+    help="Threads of an operator; in native arithmetic a verifier will need as many.",
 )
 @click.option(
     "--resume",
     is_flag=True,
     help="Go on from the last sealed state of an interrupted recording in BUNDLE; begin, if there is none.",
 )
-def command(
+def command(  # noqa: PLR0913 - an option of the command line each
     recipe: str,
     out: str,
     key: str,
@@ -87,6 +95,7 @@ def command(
     anchors: Path | None,
     cadence: int | None,
     lead: float | None,
+    arithmetic: str,
     threads: int,
     resume: bool,
 ) -> None:
@@ -122,6 +131,7 @@ def command(
             steps=steps,
             every=every,
             batch_size=batch_size,
+            arithmetic=arithmetic,
             seed=seed,
             resume=resume,
             asked=asked,

@@ -81,6 +81,8 @@ def capture(
     trained: Sequence[str],
     schema: SampleSchema,
     batch: Sequence[torch.Tensor],
+    *,
+    exact: bool = False,
 ) -> Captured:
     """The graph of one step's loss and gradients for batches shaped as `batch`.
 
@@ -90,13 +92,14 @@ def capture(
         trained: Names of the parameters that gradients are wanted for.
         schema: What a batch's tree is.
         batch: The leaves of a batch.
+        exact: Every operator must be defined in exact arithmetic.
 
     Raises:
         CaptureError: Something in it cannot be a program; names the module or operator.
     """
     before = _generators_outside()
-    first, constants = _capture_once(model, loss, trained, schema, batch)
-    again, others = _capture_once(model, loss, trained, schema, batch)
+    first, constants = _capture_once(model, loss, trained, schema, batch, exact=exact)
+    again, others = _capture_once(model, loss, trained, schema, batch, exact=exact)
     if _generators_outside() != before:
         raise CaptureError(
             "draws from Python's or NumPy's random numbers, which a replay does not have",
@@ -120,7 +123,13 @@ def _generators_outside() -> tuple[object, ...]:
 
 
 def _capture_once(
-    model: nn.Module, loss: Loss, trained: Sequence[str], schema: SampleSchema, batch: Sequence[torch.Tensor]
+    model: nn.Module,
+    loss: Loss,
+    trained: Sequence[str],
+    schema: SampleSchema,
+    batch: Sequence[torch.Tensor],
+    *,
+    exact: bool,
 ) -> tuple[Graph, tuple[torch.Tensor, ...]]:
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
@@ -176,7 +185,7 @@ def _capture_once(
         *(("gradient", name) for name, hit in zip(trained, reached, strict=True) if hit),
         *(("buffer", name) for name in buffers),
     ]
-    reader = Reader(traced, inputs, modules)
+    reader = Reader(traced, inputs, modules, exact=exact)
     graph = reader.graph(outputs)
     _check_constants(reader.constants, {**parameters, **buffers})
     _check_writes(graph)

@@ -1,7 +1,8 @@
 """Clipping of gradients by their norm, with the bits of `torch.nn.utils.clip_grad_norm_` on a CPU.
 
-Knows torch by type only until it is applied. Source: Pascanu et al. 2013, "On the difficulty of training
-recurrent neural networks"; PyTorch's documented rule. Format: docs/spec/program.md, section 5.
+In exact arithmetic the norm is rounded from an exact sum, and depends on no order. Knows torch by type only
+until it is applied. Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks";
+PyTorch's documented rule. Format: docs/spec/program.md, section 5, and docs/spec/arithmetic.md.
 """
 
 from __future__ import annotations
@@ -31,17 +32,21 @@ class ClipNorm:
 
     max_norm: float
 
-    def apply(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def apply(self, gradients: Mapping[str, torch.Tensor], *, exact: bool = False) -> dict[str, torch.Tensor]:
         """The gradients scaled, as new tensors; a norm that is not finite makes them zero or NaN.
 
         Args:
             gradients: By parameter name, all of one element type; the norm is taken in this order.
+            exact: In exact arithmetic, else with torch's own operations.
 
         Raises:
-            ReplayError: Numbers that torch cannot compute with.
+            ReplayError: Numbers that torch cannot compute with; in exact arithmetic, a gradient of another
+                element type than float32.
         """
         if not gradients:
             return {}
+        if exact:
+            return self._apply_exact(gradients)
         # Laid out as parameters are: kernels add up by position in memory.
         own = {name: gradient.contiguous() for name, gradient in gradients.items()}
         try:
@@ -49,6 +54,19 @@ class ClipNorm:
             return {name: gradient.mul(scale) for name, gradient in own.items()}
         except RuntimeError as e:
             raise ReplayError(f"gradients cannot be clipped: {e}", where="clip") from e
+
+    def _apply_exact(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        import torch
+
+        from gradseal.program.exact import updates
+
+        for name, gradient in gradients.items():
+            if gradient.dtype is not torch.float32:
+                dtype = str(gradient.dtype).removeprefix("torch.")
+                raise ReplayError(f"exact arithmetic takes float32, not {dtype}", where=f"clip: {name}")
+        scale = self.max_norm / (updates.norm(gradients.values()) + 1e-6)
+        factor = torch.tensor(1.0 if scale > 1 else scale, dtype=torch.float64).to(torch.float32)
+        return {name: gradient.mul(factor.to(gradient.device)) for name, gradient in gradients.items()}
 
     def _scale(self, gradients: list[torch.Tensor]) -> torch.Tensor:
         import torch

@@ -140,6 +140,8 @@ def _group_norm_backward(a: Arguments) -> None:
     _has_elements(a, a["C"], "weight")
     _dense(a, "input", "grad_out")
     _contiguous(a, "mean", "rstd", "weight")
+    # With the channels last, the kernel writes the input's gradient whether it is asked for or not.
+    _require(a["output_mask"][0] or a["input"].is_contiguous(), "input is not contiguous")
 
 
 def _pool(spatial: int) -> Guard:

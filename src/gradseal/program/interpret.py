@@ -3,23 +3,30 @@
 The recorder and the verifier train with this same code. Each operator comes from the closed list, by a table
 made once, with arguments of the kinds that its schema has, and tensors where it says so; uninitialised memory
 is handed out as zeros; what is written in place is never state, batch or constant; a value is freed after its
-last use; with `guarded`, what kernels take on trust is checked first. Randomness comes from torch's default
-generators, which the caller seeds for the step (`native.seeded`). Format: docs/spec/program.md, sections 3
-and 4.
+last use; with `guarded`, what kernels take on trust is checked first. In native arithmetic an operator is
+ATen's, and randomness comes from torch's default generators, which the caller seeds for the step
+(`native.seeded`); in exact arithmetic both are the project's own (`exact.operators`). Format:
+docs/spec/program.md, sections 3 and 4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
 
 from gradseal.errors import ReplayError
+from gradseal.program.exact.operators import DRAWING, EXACT
+from gradseal.program.exact.updates import canonical_
 from gradseal.program.graph import Argument, Graph, Named, Node, Ref
 from gradseal.program.guards import GUARDS
 from gradseal.program.operators import FILLED, GETITEM, OPERATORS
+from gradseal.program.randomness import Words
+
+Draws = Callable[[int], Callable[[int], Words]]
+"""From a node's number to what gives it so many random words, for exact arithmetic."""
 
 _MEMORY_FORMATS = {
     "contiguous": torch.contiguous_format,
@@ -54,6 +61,7 @@ class _Call:
     writes: frozenset[str]
     needs: tuple[tuple[str, int, bool], ...]
     frees: tuple[int, ...]
+    draws: bool
 
     def bound(self, args: list[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by the names of the operator's schema."""
@@ -69,27 +77,44 @@ class Interpreter:
         device: Where the run is.
         guarded: Check the shapes, strides and indexes that kernels trust; needed where the graph is not
             one's own.
+        exact: In exact arithmetic, not in native.
+
+    Raises:
+        ReplayError: A node has arguments that its operator does not take, or an operator that exact
+            arithmetic does not define.
     """
 
     def __init__(
-        self, graph: Graph, constants: Sequence[torch.Tensor], device: torch.device, *, guarded: bool
+        self,
+        graph: Graph,
+        constants: Sequence[torch.Tensor],
+        device: torch.device,
+        *,
+        guarded: bool,
+        exact: bool = False,
     ) -> None:
         self._graph = graph
         self._constants = constants
         self._device = device
+        self._exact = exact
+        functions = _EXACT_FUNCTIONS if exact else _FUNCTIONS
         self._calls = [
-            _prepare(node, frees, device, guarded, where=f"node {number}, {node.operator}")
+            _prepare(node, frees, device, guarded, functions, where=f"node {number}, {node.operator}")
             for number, (node, frees) in enumerate(zip(graph.nodes, graph.last_uses(), strict=True))
         ]
-        self._writes = any(call.writes for call in self._calls)
+        if exact:
+            self._calls = _laid_out(graph, self._calls)
 
     @torch.no_grad()
-    def run(self, state: Mapping[str, torch.Tensor], batch: Sequence[torch.Tensor]) -> StepResult:
+    def run(
+        self, state: Mapping[str, torch.Tensor], batch: Sequence[torch.Tensor], draws: Draws | None = None
+    ) -> StepResult:
         """Runs one step's graph; neither `state` nor `batch` is changed, nor shared with the result.
 
         Args:
             state: Parameters and buffers by state name.
             batch: The leaves of the batch.
+            draws: Where random words come from; for exact arithmetic.
 
         Raises:
             ReplayError: An operator refused its arguments; names the node.
@@ -98,7 +123,8 @@ class Interpreter:
         kept = {_memory(value) for value in values}
         for number, call in enumerate(self._calls):
             try:
-                values.append(_apply(call, values, kept))
+                words = draws(number) if call.draws and draws is not None else None
+                values.append(_apply(call, values, kept, words))
             except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError) as e:
                 self._refuse(number, call, e)
             except (AttributeError, TypeError, ValueError, Warning) as e:
@@ -144,14 +170,54 @@ class Interpreter:
         if value.device.type != self._device.type:
             raise ReplayError(f"is on {value.device}", where=f"graph: {name}")
         # What is a view of state would change while the state moves on.
-        return value.clone() if _memory(value) in kept else value
+        value = value.clone() if _memory(value) in kept else value
+        return canonical_(value.contiguous()) if self._exact and value.dtype is torch.float32 else value
 
 
 def _memory(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _apply(call: _Call, values: list[Any], kept: set[int]) -> Any:
+def _laid_out(graph: Graph, calls: Sequence[_Call]) -> list[_Call]:
+    """The calls of exact arithmetic, whose results lie in memory in one way on any machine.
+
+    What is no view of an argument lies row by row. So a view that native arithmetic has may be none here,
+    and is then a copy, unless something is written to what it is a view of: then it is refused as it runs.
+    """
+    first = len(graph.inputs)
+    root = list(range(first + len(calls)))
+    written = set()
+    for value, (node, call) in enumerate(zip(graph.nodes, calls, strict=True), first):
+        own = node.args[0] if node.args else None
+        if isinstance(own, Ref) and (node.operator in _VIEWS or node.operator in _IN_PLACE):
+            root[value] = root[own.value]
+        named = {**dict(zip(call.names, node.args, strict=False)), **node.kwargs}
+        targets = (named.get(name) for name in call.writes)
+        written.update(root[target.value] for target in targets if isinstance(target, Ref))
+    laid_out = []
+    for value, (node, call) in enumerate(zip(graph.nodes, calls, strict=True), first):
+        if node.operator not in _VIEWS and node.operator not in _IN_PLACE:
+            laid_out.append(replace(call, function=_row_by_row(call.function)))
+        elif root[value] in written and node.operator in _VIEWS:
+            laid_out.append(replace(call, function=_FUNCTIONS[node.operator]))
+        else:
+            laid_out.append(call)
+    return laid_out
+
+
+def _row_by_row(function: Callable[..., Any]) -> Callable[..., Any]:
+    def laid_out(*args: Any, **kwargs: Any) -> Any:
+        made = function(*args, **kwargs)
+        if isinstance(made, torch.Tensor):
+            return made.contiguous()
+        if isinstance(made, tuple | list):
+            return type(made)(m.contiguous() if isinstance(m, torch.Tensor) else m for m in made)
+        return made
+
+    return laid_out
+
+
+def _apply(call: _Call, values: list[Any], kept: set[int], words: Callable[[int], Words] | None) -> Any:
     args, kwargs = call.args.copy(), call.kwargs
     if call.nested:
         args = [_resolve(a, values) for a in args]
@@ -172,7 +238,7 @@ def _apply(call: _Call, values: list[Any], kept: set[int]) -> Any:
                 raise ValueError(f"writes to state, batch or a constant, by its argument {name}")
         if call.check is not None:
             call.check(bound)
-    return call.function(*args, **kwargs)
+    return call.function(*args, **kwargs) if words is None else call.function(words, *args, **kwargs)
 
 
 def _resolve(argument: Any, values: list[Any]) -> Any:
@@ -181,7 +247,17 @@ def _resolve(argument: Any, values: list[Any]) -> Any:
     return [_resolve(a, values) for a in argument] if isinstance(argument, list) else argument
 
 
-def _prepare(node: Node, frees: tuple[int, ...], device: torch.device, guarded: bool, *, where: str) -> _Call:
+def _prepare(
+    node: Node,
+    frees: tuple[int, ...],
+    device: torch.device,
+    guarded: bool,
+    functions: Mapping[str, Callable[..., Any]],
+    *,
+    where: str,
+) -> _Call:
+    if node.operator not in functions:
+        raise ReplayError("is not defined in exact arithmetic", where=where)
     schema = _schema(node.operator)
     if schema is not None:
         _check_kinds(node, schema, where)
@@ -190,7 +266,7 @@ def _prepare(node: Node, frees: tuple[int, ...], device: torch.device, guarded: 
     arguments = [] if schema is None else schema.arguments
     return _Call(
         name=node.operator,
-        function=_FUNCTIONS[node.operator],
+        function=functions[node.operator],
         args=args,
         kwargs=kwargs,
         slots=[(i, a.value) for i, a in enumerate(args) if isinstance(a, Ref)],
@@ -202,6 +278,7 @@ def _prepare(node: Node, frees: tuple[int, ...], device: torch.device, guarded: 
         writes=_written(node.operator, arguments),
         needs=_needed(arguments),
         frees=frees,
+        draws=functions is _EXACT_FUNCTIONS and node.operator in DRAWING,
     )
 
 
@@ -316,3 +393,18 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _zeros(overload(name)) if name in FILLED else overload(name) for name in OPERATORS},
     GETITEM: _item,
 }
+
+
+def _aliasing(*, write: bool) -> frozenset[str]:
+    """The operators of which a result shares memory with an argument, written to or not."""
+
+    def does(name: str) -> bool:
+        returns = overload(name)._schema.returns
+        return any(r.alias_info is not None and r.alias_info.is_write == write for r in returns)
+
+    return frozenset(name for name in OPERATORS if does(name))
+
+
+_VIEWS = _aliasing(write=False) | {GETITEM}
+_IN_PLACE = _aliasing(write=True)
+_EXACT_FUNCTIONS: dict[str, Callable[..., Any]] = {**EXACT, **DRAWING, GETITEM: _item}

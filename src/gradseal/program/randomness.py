@@ -11,6 +11,7 @@ elements, and there is no `dot`, no `polyval`, no reduction and no function of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -302,3 +303,16 @@ def permutation(key: bytes, n: int) -> npt.NDArray[np.int64]:
 def step_generator_seed(seed: bytes, step: int, micro_batch: int) -> int:
     """What torch's generators are seeded with in native arithmetic before this micro-batch; in [0, 2**63)."""
     return int.from_bytes(derive(seed, "generator", step, micro_batch, size=8), "big") >> 1
+
+
+def operator_words(seed: bytes, step: int, micro_batch: int, node: int) -> Callable[[int], Words]:
+    """What gives the first words of the stream of one node of the graph, in exact arithmetic.
+
+    Args:
+        seed: The run's seed at the step.
+        step: The number of the step.
+        micro_batch: Which part of the step's batch.
+        node: The node's number in the graph.
+    """
+    key = derive(seed, "operator", step, micro_batch, node)
+    return lambda count: words(key, 0, count)

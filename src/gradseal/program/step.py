@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -16,6 +17,7 @@ from gradseal.program.interpret import Interpreter, StepResult
 from gradseal.program.native import seeded
 from gradseal.program.optimizers import Optimizer
 from gradseal.program.program import Program
+from gradseal.program.randomness import operator_words
 from gradseal.program.seeds import Seeds
 
 
@@ -27,11 +29,13 @@ class Stepper:
         program: What a step computes.
         interpreters: Its graph for each batch size.
         seeds: The run's.
+        exact: In exact arithmetic, as the interpreters are.
     """
 
     program: Program
     interpreters: Mapping[int, Interpreter]
     seeds: Seeds
+    exact: bool = False
     _trained: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,9 +51,14 @@ class Stepper:
     ) -> StepResult:
         """Runs the graph on the leaves of one batch, leaving `state` as it is; raises as `take` does."""
         device = next(iter(state.values())).device.type
+        seed = self.seeds.of_step(step)
         # Where the caller is under autocast, operators would otherwise change types that the graph has fixed.
-        with seeded(self.seeds.of_step(step), step, micro_batch), torch.autocast(device, enabled=False):
-            return self.interpreters[len(batch[0])].run(state, batch)
+        with torch.autocast(device, enabled=False):
+            if self.exact:
+                draws = partial(operator_words, seed, step, micro_batch)
+                return self.interpreters[len(batch[0])].run(state, batch, draws)
+            with seeded(seed, step, micro_batch):
+                return self.interpreters[len(batch[0])].run(state, batch)
 
     def take(
         self, state: Mapping[str, torch.Tensor], batches: Sequence[Sequence[torch.Tensor]], *, step: int
@@ -72,8 +81,8 @@ class Stepper:
         ordered = {name: gradients.pop(name) for name in self._trained if name in gradients}
         with torch.no_grad():
             if self.program.clip:
-                ordered = self.program.clip.apply(ordered)
-            self.optimizer_at(step).update(state, ordered, step)
+                ordered = self.program.clip.apply(ordered, exact=self.exact)
+            self.optimizer_at(step).update(state, ordered, step, exact=self.exact)
         return loss
 
     def optimizer_at(self, step: int) -> Optimizer:

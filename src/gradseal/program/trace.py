@@ -22,6 +22,7 @@ from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, get_proxy
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from gradseal.errors import CaptureError
+from gradseal.program.exact.operators import DRAWING, EXACT
 from gradseal.program.graph import Argument, Graph, Input, Named, Node, Ref
 from gradseal.program.operators import ADVICE, GETITEM, OPERATORS
 
@@ -166,7 +167,10 @@ def _advice(error: Exception) -> str:
 class Reader:
     """Turns a traced module into a `Graph`, gathering the constants it holds."""
 
-    def __init__(self, traced: GraphModule, inputs: list[Input], modules: ModuleStack) -> None:
+    def __init__(
+        self, traced: GraphModule, inputs: list[Input], modules: ModuleStack, *, exact: bool = False
+    ) -> None:
+        self._exact = exact
         self._traced = traced
         self._inputs = inputs
         self._modules = modules
@@ -226,6 +230,12 @@ class Reader:
                 f"the operator {name} is not one that a program may use",
                 where=self._modules.module_of(node),
                 advice=ADVICE.get(name, ""),
+            )
+        if self._exact and name != GETITEM and name not in EXACT and name not in DRAWING:
+            raise CaptureError(
+                f"the operator {name} is not defined in exact arithmetic",
+                where=self._modules.module_of(node),
+                advice="see Operators in the specification; or record with arithmetic='native'",
             )
         return Node(
             operator=name,

@@ -24,6 +24,18 @@ from gradseal.record.live import LiveState, fingerprint
 _SHOWN = 5
 
 
+def require_runs(stepper: Stepper, live: LiveState, batch: Sequence[torch.Tensor]) -> None:
+    """Runs the captured program once, leaving the state as it is.
+
+    Raises:
+        CaptureError: It cannot be run, as where exact arithmetic has no such operands; names the node.
+    """
+    try:
+        stepper.compute(live.tensors(), batch, step=0)
+    except ReplayError as e:
+        raise CaptureError(f"the captured program cannot be run: {e}", where="loss") from e
+
+
 def compare_with_eager(
     model: nn.Module,
     loss: Loss,

@@ -62,7 +62,10 @@ def capture_graphs(
     """
     loss = request.batch_loss()
     captured = {
-        size: capture(request.model, loss, trained, schema, example(schema, size, device)) for size in sizes
+        size: capture(
+            request.model, loss, trained, schema, example(schema, size, device), exact=request.exact
+        )
+        for size in sizes
     }
     _check_same_gradients(captured)
     constants: list[torch.Tensor] = []

@@ -52,6 +52,7 @@ class Request:
     clip: float | None = None
     schedule: LRScheduler | None = None
     schedule_per: str = "step"
+    exact: bool = False
 
     def check(self, samples: int) -> None:
         """Refuses what cannot be planned with so many samples.

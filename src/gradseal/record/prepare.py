@@ -10,7 +10,7 @@ backward pass: they must agree to the bit before anything is sealed.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 from gradseal.errors import CaptureError, MalformedBundle, RecordWarning, UnknownKind
 from gradseal.precede.beacons import Beacon
 from gradseal.precede.slots import one_seed
+from gradseal.program.arithmetic import Exact, read_arithmetic
 from gradseal.program.batches import schema_of
 from gradseal.program.capture import check_model
 from gradseal.program.capture_optimizer import capture_optimizer
@@ -26,6 +27,7 @@ from gradseal.program.graph import Graph
 from gradseal.program.interpret import Interpreter
 from gradseal.program.native import Environment, check_recordable, current_environment
 from gradseal.program.operators import RANDOM
+from gradseal.program.optimizers import check_exact
 from gradseal.program.order import Order
 from gradseal.program.program import Program
 from gradseal.program.randomness import run_seed
@@ -38,7 +40,7 @@ from gradseal.proof.fields import Fields
 from gradseal.proof.manifest import DeclaredSeed, Manifest
 from gradseal.proof.note import Signer
 from gradseal.proof.writer import BlobWriter
-from gradseal.record.compare import compare_with_eager
+from gradseal.record.compare import compare_with_eager, require_runs
 from gradseal.record.data import CommittedData, commit, dataset_of
 from gradseal.record.graphs import Graphs, capture_graphs
 from gradseal.record.initial import fill_constants, fill_state, initialisation_of, warn
@@ -53,7 +55,7 @@ class Prepared:
 
     Args:
         manifest: What is sealed before.
-        environment: The environment of this process.
+        environment: That of this process, which must not change in native arithmetic; None in exact.
         live: The state, in the user's model and optimizer.
         data: The committed samples.
         seeds: The run's seeds, as far as they are known.
@@ -65,7 +67,7 @@ class Prepared:
     """
 
     manifest: Manifest
-    environment: Environment
+    environment: Environment | None
     live: LiveState
     data: CommittedData
     seeds: Seeds
@@ -83,7 +85,7 @@ class Fixed:
     Args:
         request: What the user asked for.
         manifest: Names all of it.
-        environment: The environment of this process.
+        environment: As in `Prepared`.
         live: The state, in the user's model and optimizer.
         data: The committed samples.
         program: What a step computes.
@@ -94,7 +96,7 @@ class Fixed:
 
     request: Request
     manifest: Manifest
-    environment: Environment
+    environment: Environment | None
     live: LiveState
     data: CommittedData
     program: Program
@@ -115,10 +117,6 @@ class Fixed:
         fill_constants(self.program, self.graphs, self.initialisation, seeds.initial)
         # Copies: the user's own tensors may change, which the record must notice and not follow.
         own = [constant.clone() for constant in self.graphs.constants]
-        interpreters = {
-            size: Interpreter(graph, own, self.live.device, guarded=False)
-            for size, graph in self.graphs.by_size.items()
-        }
         return Prepared(
             manifest=self.manifest,
             environment=self.environment,
@@ -126,26 +124,39 @@ class Fixed:
             data=self.data,
             seeds=seeds,
             order=self.request.order(self.manifest.data.samples, seeds),
-            stepper=Stepper(program=self.program, interpreters=interpreters, seeds=seeds),
+            stepper=self._stepper(own, seeds, exact=self.request.exact),
             reached=self.graphs.reached,
             release=self.release,
             watched=self.graphs.watched,
         )
 
+    def _stepper(self, constants: Sequence[torch.Tensor], seeds: Seeds, *, exact: bool) -> Stepper:
+        interpreters = {
+            size: Interpreter(graph, constants, self.live.device, guarded=False, exact=exact)
+            for size, graph in self.graphs.by_size.items()
+        }
+        return Stepper(program=self.program, interpreters=interpreters, seeds=seeds, exact=exact)
+
     def compare(self, prepared: Prepared) -> None:
-        """Runs the first batch beside the user's own computation.
+        """Runs the first batch beside the user's own computation, in native arithmetic whatever the run's.
 
         Raises:
             CaptureError: The captured program cannot be run.
             RecordError: They differ.
         """
+        batch = self.data.batch(prepared.order.indices(0), self.live.device)
+        native = prepared.stepper
+        if native.exact:
+            require_runs(native, self.live, batch)
+            own = [constant.clone() for constant in self.graphs.constants]
+            native = self._stepper(own, prepared.seeds, exact=False)
         compare_with_eager(
             self.request.model,
             self.request.batch_loss(),
             live=self.live,
-            stepper=prepared.stepper,
+            stepper=native,
             schema=self.data.schema,
-            batch=self.data.batch(prepared.order.indices(0), self.live.device),
+            batch=batch,
         )
         return_freed_memory()
 
@@ -193,14 +204,16 @@ def fix(
     initialisation = initialisation_of(program, live, graphs.constants, blobs, known)
     warn(request.model, program, initialisation, stacklevel=4)
     release = Release.of(_released_names(request.model))
-    environment = current_environment(live.device.type)
+    if request.exact:
+        check_exact(optimizer, {s.name.removeprefix("parameters/"): s.dtype for s in live.layout})
+    environment = None if request.exact else current_environment(live.device.type)
     manifest = Manifest(
         owner=signer.verification_key,
         program=blobs.put(program.encode()),
         initialisation=blobs.put(initialisation.encode()),
         data=data.commitment,
         plan=request.plan(),
-        arithmetic=environment.to_json(),
+        arithmetic=(environment or Exact()).to_json(),
         release=blobs.put(release.encode()),
     )
     _warn_of_whole_epochs(request, graphs, len(dataset), stacklevel=4)
@@ -257,7 +270,7 @@ def _check_readable(
     layout = {spec.name: spec for spec in program.layout}
     try:
         Manifest.decode(manifest.encode())
-        Environment.from_fields(Fields(dict(manifest.arithmetic), "environment"))
+        read_arithmetic(Fields(dict(manifest.arithmetic), "environment"))
         Program.decode(program.encode(), where="program")
         for size, graph in graphs.by_size.items():
             where = f"graph of batch size {size}"

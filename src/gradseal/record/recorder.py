@@ -20,6 +20,7 @@ from gradseal.precede.beacons import Beacon
 from gradseal.precede.hosts import Hosts
 from gradseal.precede.timestamps import TimeStamper
 from gradseal.precede.witnesses import WitnessAddress
+from gradseal.program.arithmetic import ARITHMETICS, EXACT
 from gradseal.program.capture import Loss
 from gradseal.proof.manifest import BeaconSeed, DeclaredSeed, Seed
 from gradseal.proof.note import Signer
@@ -49,6 +50,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     schedule_per: str = "step",
     clip: float | None = None,
     accumulate: int = 1,
+    arithmetic: str = "native",
     seed: int | bytes | None = None,
     beacon: Beacon | None = None,
     witnesses: Sequence[WitnessAddress] = (),
@@ -81,6 +83,8 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
         clip: The largest norm of all gradients together, as for `clip_grad_norm_`.
         accumulate: How many batches make a step. The run then yields lists of so many; each loss is divided
             by their number, and the gradients are added up in order.
+        arithmetic: `native`, PyTorch's own, whose bits depend on machine and libraries; or `exact`, whose
+            bits are the same anywhere: then `run.step` takes the steps, by Gradseal's own operators.
         seed: 32 bytes, or a number below 2**256; drawn afresh where not given. It is shown as chosen by the
             owner.
         beacon: Where seeds come from instead, slot after slot, so that a verifier learns before when nothing
@@ -129,6 +133,7 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
         clip=clip,
         schedule=schedule,
         schedule_per=schedule_per,
+        exact=_is_exact(arithmetic),
     )
     shown = Progress(progress)
     blobs = BlobWriter(files, resumed=resume)
@@ -159,6 +164,16 @@ def record(  # noqa: PLR0913 - the one entry point; keyword-only options instead
     except BaseException:
         time.stop()
         raise
+
+
+def _is_exact(arithmetic: str) -> bool:
+    if arithmetic not in ARITHMETICS:
+        raise RecordError(
+            f"no arithmetic is called {arithmetic!r}",
+            where="arithmetic",
+            advice=f"name {' or '.join(ARITHMETICS)}",
+        )
+    return arithmetic == EXACT
 
 
 def _seed(seed: int | bytes | None, beacon: Beacon | None, interrupted: Interrupted | None) -> Seed | Beacon:

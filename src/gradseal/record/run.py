@@ -226,6 +226,12 @@ class Run:
         Returns:
             The step to call instead; it raises RecordError where the step is not what was captured.
         """
+        if self._stepper.exact:
+            raise RecordError(
+                "a step of one's own runs in PyTorch's arithmetic, and this run is in exact arithmetic",
+                where="wrap",
+                advice="call run.step(batch), or record with arithmetic='native'",
+            )
 
         @functools.wraps(train_step)
         def recorded(batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

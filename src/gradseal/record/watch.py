@@ -30,7 +30,7 @@ class Watch:
         optimizer: The user's.
         live: Their tensors.
         watched: Tensors outside the state that the loss reads.
-        environment: The environment of the recording.
+        environment: The environment of the recording, where it counts.
         schedule: What sets the optimizer's hyperparameters, if anything does.
     """
 
@@ -41,7 +41,7 @@ class Watch:
         live: LiveState,
         *,
         watched: Sequence[torch.Tensor],
-        environment: Environment,
+        environment: Environment | None,
         schedule: Schedule | None,
     ) -> None:
         self._model = model
@@ -132,6 +132,8 @@ class Watch:
     def check_environment(self, step: int) -> None:
         """Refuses another numerical environment than the recorded one."""
         check_recordable()
+        if self._environment is None:
+            return
         changed = differences(self._environment, current_environment(self._live.device.type))
         if changed:
             told = ", ".join(f"{name} from {was} to {now}" for name, (was, now) in changed.items())

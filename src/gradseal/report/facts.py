@@ -110,8 +110,10 @@ def _seed(seed: Mapping[str, Any]) -> Facts:
 
 
 def _environment(environment: Mapping[str, Any]) -> Facts:
-    recorded, had = environment["recorded"], environment["replayed"]
-    facts: Facts = {}
+    recorded, had = dict(environment["recorded"]), environment["replayed"]
+    if recorded.pop("kind", "native") == "exact":
+        return _exact(recorded, had)
+    facts: Facts = {"arithmetic": "native"}
     for name, value in recorded.items():
         own = None if had is None else had.get(name)
         said = _plain(value)
@@ -119,6 +121,15 @@ def _environment(environment: Mapping[str, Any]) -> Facts:
     ended = "in the recorded environment" if had == recorded else "in another environment, as said"
     facts["replays ran"] = "not at all" if had is None else ended
     return facts
+
+
+def _exact(recorded: Mapping[str, Any], had: Mapping[str, Any] | None) -> Facts:
+    facts: Facts = {"arithmetic": f"exact, definition {recorded.get('definition')}: no setting counts"}
+    if had is None:
+        return {**facts, "replays ran": "not at all"}
+    told = ("torch", "machine", "processor", "device", "threads", "cpu_capability")
+    settings = "; ".join(f"{name.replace('_', ' ')} {_plain(had.get(name))}" for name in told)
+    return {**facts, "replays ran": f"with {settings}"}
 
 
 def _plain(value: Any) -> str:

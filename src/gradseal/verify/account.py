@@ -39,7 +39,7 @@ def record_of(examination: Examination) -> dict[str, Any]:
         said["parameters"] = {"tensors": len(parameters), "numbers": sum(s.elements for s in parameters)}
         had = examination.environment
         said["environment"] = {
-            "recorded": asdict(contents.environment),
+            "recorded": contents.arithmetic.to_json(),
             "replayed": asdict(had) if had else None,
         }
     if examination.state_zero_checked:

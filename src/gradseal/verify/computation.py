@@ -1,7 +1,8 @@
 """Computation: the sampled segments replayed by a worker, and what their differences mean.
 
-In native arithmetic only bit equality passes. A difference in the recorded environment refutes; in another
-one it may be noise, and leaves the claim undecided with the error that was measured.
+Only bit equality passes. In exact arithmetic a difference refutes, wherever the replay ran. In native
+arithmetic it refutes in the recorded environment; in another it may be noise, and leaves the claim undecided
+with the error that was measured.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 
 from gradseal.errors import ReplayError
 from gradseal.precede.log import Log
+from gradseal.program.arithmetic import Arithmetic, Exact
 from gradseal.program.native import Environment, differences
 from gradseal.program.seeds import Seeds
 from gradseal.verify.contents import Contents
@@ -29,7 +31,7 @@ def request_of(
     return Request(
         url=url,
         manifest=log.manifest,
-        environment=contents.environment,
+        arithmetic=contents.arithmetic,
         programs=log.programs(),
         seeds=seeds,
         tasks=[
@@ -59,18 +61,21 @@ def check_computation(
     """
     if not request.tasks:
         return
-    threads, allowed = request.environment.threads, examination.policy.max_threads
+    recorded, allowed = request.arithmetic, examination.policy.max_threads
     with examination.checking(Check.ENVIRONMENT):
-        if threads > allowed:
+        if not isinstance(recorded, Exact) and recorded.threads > allowed:
             raise ReplayError(
-                f"{threads} threads; the policy allows {allowed}", where="entry 0: arithmetic.threads"
+                f"{recorded.threads} threads; the policy allows {allowed}",
+                where="entry 0: arithmetic.threads",
             )
     with examination.checking(Check.REPLAY):
         for answer in executor.run(request):
             if isinstance(answer, Ready):
-                _compare_environment(examination, request.environment, answer.environment)
+                examination.environment = answer.environment
+                _tell_environment(examination, recorded, answer.environment)
             else:
-                _judge(examination, answer, same=request.environment == examination.environment)
+                sure = isinstance(recorded, Exact) or recorded == examination.environment
+                _judge(examination, answer, sure=sure)
                 shown("replaying segments", len(examination.results), len(request.tasks))
     equal = sum(r.equal for r in examination.results)
     examination.found(
@@ -80,8 +85,14 @@ def check_computation(
     )
 
 
-def _compare_environment(examination: Examination, recorded: Environment, had: Environment) -> None:
-    examination.environment = had
+def _tell_environment(examination: Examination, recorded: Arithmetic, had: Environment) -> None:
+    if isinstance(recorded, Exact):
+        examination.found(
+            Check.ENVIRONMENT,
+            Result.HELD,
+            "exact arithmetic: the worker gave the bits of its definition, and no other setting counts",
+        )
+        return
     wrong = differences(recorded, had)
     if wrong:
         said = "; ".join(f"{name} {a!r}, here {b!r}" for name, (a, b) in wrong.items())
@@ -90,7 +101,7 @@ def _compare_environment(examination: Examination, recorded: Environment, had: E
         examination.found(Check.ENVIRONMENT, Result.HELD, "replays run in the recorded environment")
 
 
-def _judge(examination: Examination, answer: SegmentResult, *, same: bool) -> None:
+def _judge(examination: Examination, answer: SegmentResult, *, sure: bool) -> None:
     examination.results.append(answer)
     if answer.equal:
         return
@@ -98,10 +109,10 @@ def _judge(examination: Examination, answer: SegmentResult, *, same: bool) -> No
     examination.findings.append(
         Finding(
             check=Check.REPLAY,
-            result=Result.REFUTED if same else Result.UNDECIDED,
+            result=Result.REFUTED if sure else Result.UNDECIDED,
             message=f"replay differs from the sealed state in {', '.join(answer.differing)}; the parameters "
             f"are {answer.error:.3g} away, {relative:.3g} of the update"
-            + ("" if same else "; in another environment this may be noise"),
+            + ("" if sure else "; in another environment this may be noise"),
             where=f"segment {answer.segment}",
             segment=answer.segment,
             measured=relative if math.isfinite(relative) else None,  # JSON has no other numbers

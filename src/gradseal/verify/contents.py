@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from gradseal.errors import CorruptBlob, MalformedBundle, naming
 from gradseal.precede.log import Log
 from gradseal.precede.slots import one_seed
+from gradseal.program.arithmetic import Arithmetic, read_arithmetic
 from gradseal.program.graph import MAX_GRAPH_BYTES, Graph
-from gradseal.program.native import Environment
 from gradseal.program.order import Order
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
 from gradseal.program.release import MAX_HEADER_BYTES, MAX_RELEASE_BYTES, Release, read_weights
@@ -47,7 +47,7 @@ class Contents:
         initialisation: Where state zero and constants come from.
         release: Which tensors are released.
         schema: What a sample is.
-        environment: The recorded one.
+        arithmetic: The recorded one.
         later: The same with each amended program, by the first segment that it is in force for.
     """
 
@@ -56,7 +56,7 @@ class Contents:
     initialisation: Initialisation
     release: Release
     schema: SampleSchema
-    environment: Environment
+    arithmetic: Arithmetic
     later: tuple[tuple[int, Contents], ...] = ()
 
     @property
@@ -97,14 +97,14 @@ def read_contents(
         read_blob(files, manifest.data.schema, MAX_SCHEMA_BYTES), where="sample schema"
     )
     _check_leaves(graphs, schema)
-    environment = Environment.from_fields(Fields(dict(manifest.arithmetic), "entry 0", "arithmetic"))
+    arithmetic = read_arithmetic(Fields(dict(manifest.arithmetic), "entry 0", "arithmetic"))
     contents = Contents(
         program=program,
         graphs=graphs,
         initialisation=initialisation,
         release=release,
         schema=schema,
-        environment=environment,
+        arithmetic=arithmetic,
     )
     later = [(first, _amended(files, manifest, contents, digest)) for first, digest in (programs or [])[1:]]
     return replace(contents, later=tuple(later))

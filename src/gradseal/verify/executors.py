@@ -1,8 +1,8 @@
 """Where replays run: the seam between the verifier and its workers.
 
-`LocalProcess` starts one process in the recorded environment: threads, vector width, oneDNN and MKL modes
-can only be set before torch is loaded. The process may crash, hang or run out of memory on a hostile program;
-that ends in `WorkerDied`, never in the verifier.
+`LocalProcess` starts one process, for native arithmetic in the recorded environment: threads, vector width,
+oneDNN and MKL modes can only be set before torch is loaded. The process may crash, hang or run out of memory
+on a hostile program; that ends in `WorkerDied`, never in the verifier.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import IO, Any, Protocol
 
 from gradseal import errors
 from gradseal.errors import Error, ReplayError
+from gradseal.program.arithmetic import Arithmetic, Exact
 from gradseal.program.native import NUMERICAL_PREFIXES, Environment
 from gradseal.program.seeds import Seeds
 from gradseal.proof.manifest import Manifest
@@ -43,7 +44,7 @@ class Request:
     Args:
         url: Where the bundle is.
         manifest: Entry 0.
-        environment: The recorded one.
+        arithmetic: The recorded one.
         programs: The digest of each program by the first segment that it is in force for.
         seeds: The run's.
         tasks: The segments, in order.
@@ -54,7 +55,7 @@ class Request:
 
     url: str
     manifest: Manifest
-    environment: Environment
+    arithmetic: Arithmetic
     programs: Sequence[tuple[int, bytes]]
     seeds: Seeds
     tasks: Sequence[Task]
@@ -95,7 +96,7 @@ class LocalProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=_variables(request.environment),
+                env=_variables(request.arithmetic),
             )
             lines: queue.Queue[bytes] = queue.Queue()
             # Both may wait for a worker that hangs, so neither is done by this thread.
@@ -114,9 +115,11 @@ class LocalProcess:
                     thread.join(_PIPES_CLOSE_SECONDS)
 
 
-def _variables(environment: Environment) -> dict[str, str]:
+def _variables(arithmetic: Arithmetic) -> dict[str, str]:
+    if isinstance(arithmetic, Exact):
+        return dict(os.environ)  # as the verifier has it: no setting changes a bit
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(NUMERICAL_PREFIXES)}
-    return {**inherited, **environment.process_variables()}
+    return {**inherited, **arithmetic.process_variables()}
 
 
 def _answers(

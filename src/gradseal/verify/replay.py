@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from gradseal.program.arithmetic import Exact
 from gradseal.program.batches import collate
 from gradseal.program.fills import fill
 from gradseal.program.interpret import Interpreter
@@ -68,16 +69,17 @@ class Replayer:
         self._seeds = seeds
         self._order = order_of(manifest, seeds)
         self._data = SampleReader(files, manifest.data, contents.schema)
-        constants = self._constants(contents)
+        constants, exact = self._constants(contents), isinstance(contents.arithmetic, Exact)
         self._begins = [0, *(first for first, _ in contents.later)]
         self._steppers = [
             Stepper(
                 program=own.program,
                 interpreters={
-                    size: Interpreter(graph, constants, device, guarded=True)
+                    size: Interpreter(graph, constants, device, guarded=True, exact=exact)
                     for size, graph in own.graphs.items()
                 },
                 seeds=seeds,
+                exact=exact,
             )
             for own in contents.each
         ]

@@ -1,9 +1,10 @@
 """A worker's process: replays the segments it is asked for, and says how each went.
 
-Started as `python -m gradseal.verify.worker`, in the recorded environment, with a request as one JSON object
-on standard input. Answers are JSON objects, one a line: its environment, a sign of life after each step, a
-result for each segment, an error that ends it. It trusts nothing in the bundle: what it reads it hashes
-again, and what it runs is the interpreter's closed list of operators.
+Started as `python -m gradseal.verify.worker`, for native arithmetic in the recorded environment, with a
+request as one JSON object on standard input. For exact arithmetic it first proves that it can compute it.
+Answers are JSON objects, one a line: its environment, a sign of life after each step, a result for each
+segment, an error that ends it. It trusts nothing in the bundle: what it reads it hashes again, and what it
+runs is the interpreter's closed list of operators.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def main() -> int:
 def _serve(request: dict[str, Any], say: Any) -> None:
     import torch
 
+    from gradseal.program.arithmetic import Exact
+    from gradseal.program.exact.fitness import prove
     from gradseal.program.native import current_environment, enter_environment
     from gradseal.program.seeds import Seeds, Stretch
     from gradseal.proof.manifest import Manifest
@@ -63,8 +66,12 @@ def _serve(request: dict[str, Any], say: Any) -> None:
         accumulate=manifest.plan.accumulate,
         stretches=[Stretch(first_segment=first, seed=bytes.fromhex(s)) for first, s in request["seeds"]],
     )
-    enter_environment(contents.environment)
-    device = torch.device(contents.environment.device if torch.cuda.is_available() else "cpu")
+    if isinstance(contents.arithmetic, Exact):
+        device = torch.device("cpu")
+        prove(device)
+    else:
+        enter_environment(contents.arithmetic)
+        device = torch.device(contents.arithmetic.device if torch.cuda.is_available() else "cpu")
     say("environment", environment=asdict(current_environment(device.type)))
     replayer = Replayer(files, manifest, contents, seeds, device=device, alive=lambda: say("step"))
     for task in request["tasks"]:

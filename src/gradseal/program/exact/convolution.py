@@ -1,14 +1,15 @@
 """Convolutions of two dimensions in exact arithmetic, forward and backward.
 
-Each is a product of matrices as `products` defines it, of a kernel's numbers and the patches of an image: the
-exponent is shared by a patch, a filter, or what a result sums over. The patches of one group are in memory
-whole.
-Format: docs/spec/arithmetic.md, section 3.
+Each operand goes to fixed point in slices that hold for all it is multiplied with: an image or a result's
+gradient by sample and group, a kernel by filter or by channel, and where a result sums over the batch, by
+channel or filter. What follows is a convolution of integers, exact, and one rounding. A slice with an
+infinity or a NaN makes every result that belongs to it NaN. Order here: the operators, their integers on
+PyTorch's operators, shapes. Format: docs/spec/arithmetic.md, section 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +17,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradseal.errors import ReplayError
-from gradseal.program.exact.products import Realisation, matmul
+from gradseal.program.exact.digits import FixedPoint, fixed_point, require_float32
+from gradseal.program.exact.products import (
+    Realisation,
+    Total,
+    added,
+    require_length,
+    rounded,
+    sum_of_products,
+)
 
 Pair = tuple[int, int]
+
+_CHUNK = 1 << 22
+"""Elements of patches in memory at a time, as float64."""
+
+_IMAGE = (2, 3, 4)
+"""The dimensions of a slice that belongs to one sample and group, or to one filter or channel of a kernel."""
+_BATCH = (0, 3, 4)
+"""Those of a slice that belongs to one filter or channel, over the batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +48,14 @@ class Window:
     groups: int = 1
 
 
-def conv2d(
-    x: Tensor, weight: Tensor, window: Window, *, realisation: Realisation = Realisation.MIXED
-) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, window: Window, *, realisation: Realisation | None = None) -> Tensor:
     """The convolution of images with a kernel, without a bias.
 
     Args:
         x: float32, (batch, channels, height, width).
         weight: float32, (filters, channels of a group, kernel height, kernel width).
         window: How the kernel moves.
-        realisation: How to compute it; changes no bit.
+        realisation: How to compute it; changes no bit. None is the fastest there is.
 
     Returns:
         float32, (batch, filters, height out, width out).
@@ -48,13 +63,11 @@ def conv2d(
     Raises:
         ReplayError: The shapes do not fit, or the kernel is larger than the padded image.
     """
-    size = _size_out(x, weight, window)
-
-    def one(x: Tensor, weight: Tensor) -> Tensor:
-        patches = _patches(x, _kernel(weight), window)
-        return _filtered(weight.flatten(1), patches, size, realisation)
-
-    return _by_group(one, x, weight, window)
+    size = _size_out(x.shape, weight, window)
+    require_length(_product(weight.shape[1:]), where="conv2d")
+    images = fixed_point(_by_group(x, window, 1), _IMAGE)
+    filters = fixed_point(_by_group(weight, window, 0), _IMAGE)
+    return _filtered(images.integers, filters, images, window, size, realisation)
 
 
 def conv2d_input_gradient(
@@ -63,7 +76,7 @@ def conv2d_input_gradient(
     window: Window,
     size: Pair,
     *,
-    realisation: Realisation = Realisation.MIXED,
+    realisation: Realisation | None = None,
 ) -> Tensor:
     """The gradient of `conv2d` with respect to its images.
 
@@ -72,7 +85,7 @@ def conv2d_input_gradient(
         weight: As for `conv2d`.
         window: As for `conv2d`.
         size: Height and width of the images.
-        realisation: How to compute it; changes no bit.
+        realisation: How to compute it; changes no bit. None is the fastest there is.
 
     Returns:
         float32, (batch, channels, height, width).
@@ -80,16 +93,13 @@ def conv2d_input_gradient(
     Raises:
         ReplayError: The shapes do not fit.
     """
-    channels = weight.shape[1] * window.groups
-    image = gradient.new_empty((gradient.shape[0], channels, *size))
-    _require_gradient(gradient, image, weight, window)
-
-    def one(gradient: Tensor, weight: Tensor) -> Tensor:
-        spread = _spread(gradient, weight, window, size)
-        patches = _patches(spread, _kernel(weight), Window(dilation=window.dilation))
-        return _filtered(weight.flip(2, 3).transpose(0, 1).flatten(1), patches, size, realisation)
-
-    return _by_group(one, gradient, weight, window)
+    _require_gradient(gradient, (len(gradient), weight.shape[1] * window.groups, *size), weight, window)
+    require_length(_product((len(weight), *weight.shape[2:])), where="conv2d")
+    gradients = fixed_point(_by_group(gradient, window, 1), _IMAGE)
+    # Each channel sums over its group's filters.
+    filters = fixed_point(_by_group(weight, window, 0).transpose(1, 2).flip(3, 4), _IMAGE)
+    spread = _spread(gradients.integers, weight, window, size)
+    return _filtered(spread, filters, gradients, Window(dilation=window.dilation), size, realisation)
 
 
 def conv2d_weight_gradient(
@@ -98,7 +108,7 @@ def conv2d_weight_gradient(
     window: Window,
     kernel: Pair,
     *,
-    realisation: Realisation = Realisation.MIXED,
+    realisation: Realisation | None = None,
 ) -> Tensor:
     """The gradient of `conv2d` with respect to its kernel.
 
@@ -107,7 +117,7 @@ def conv2d_weight_gradient(
         x: As for `conv2d`.
         window: As for `conv2d`.
         kernel: Height and width of the kernel.
-        realisation: How to compute it; changes no bit.
+        realisation: How to compute it; changes no bit. None is the fastest there is.
 
     Returns:
         float32, (filters, channels of a group, kernel height, kernel width).
@@ -115,74 +125,114 @@ def conv2d_weight_gradient(
     Raises:
         ReplayError: The shapes do not fit.
     """
-    weight = x.new_empty((gradient.shape[1], x.shape[1] // window.groups, *kernel))
-    _require_gradient(gradient, x, weight, window)
-    parts = []
-    for own, image in zip(gradient.chunk(window.groups, 1), x.chunk(window.groups, 1), strict=True):
-        rows = own.transpose(0, 1).flatten(1)
-        columns = _patches(image, kernel, window).transpose(1, 2).flatten(0, 1)
-        parts.append(matmul(rows, columns, realisation=realisation).reshape(-1, *weight.shape[1:]))
-    return torch.cat(parts)
+    shape = (gradient.shape[1], x.shape[1] // window.groups, *kernel)
+    _require_gradient(gradient, x.shape, x.new_empty(()).expand(shape), window)
+    require_length(_product((len(gradient), *gradient.shape[2:])), where="conv2d")
+    gradients = fixed_point(_by_group(gradient, window, 1), _BATCH)
+    images = fixed_point(_by_group(x, window, 1), _BATCH)
+    total = None
+    for part in _chunks(len(x), window.groups * _product((*shape[1:], *gradient.shape[2:]))):
+        rows = gradients.integers[part].flatten(3).permute(1, 2, 0, 3).flatten(2)
+        columns = _patches(images.integers[part], kernel, window).permute(1, 0, 3, 2).flatten(1, 2)
+        block = sum_of_products(rows, columns, realisation or Realisation.FLOAT64)
+        total = block if total is None else added(total, block)
+    if total is None:
+        return x.new_zeros(shape)
+    places = _product(kernel)
+    left = [part.reshape(window.groups, -1, 1) for part in (gradients.exponents, gradients.finite)]
+    right = [
+        part.reshape(window.groups, 1, -1).repeat_interleave(places, 2)
+        for part in (images.exponents, images.finite)
+    ]
+    return rounded(total, (left[0], right[0]), (left[1], right[1])).reshape(shape)
 
 
-def _filtered(filters: Tensor, patches: Tensor, size: Pair, realisation: Realisation) -> Tensor:
-    """(batch, filters, height, width): one product of matrices for the whole batch."""
-    images = patches.transpose(0, 1).flatten(1)
-    result = matmul(filters, images, realisation=realisation)
-    return result.reshape(filters.shape[0], patches.shape[0], *size).transpose(0, 1)
+def _by_group(x: Tensor, window: Window, dim: int) -> Tensor:
+    require_float32(x)
+    return x.unflatten(dim, (window.groups, x.shape[dim] // window.groups))
 
 
-def _by_group(one: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, window: Window) -> Tensor:
-    pairs = zip(x.chunk(window.groups, 1), weight.chunk(window.groups, 0), strict=True)
-    return torch.cat([one(own, filters) for own, filters in pairs], 1)
+def _filtered(  # noqa: PLR0917 -- what it is made of
+    integers: Tensor,
+    filters: FixedPoint,
+    images: FixedPoint,
+    window: Window,
+    size: Pair,
+    realisation: Realisation | None,
+) -> Tensor:
+    """(batch, filters, height, width), from integers of images of (batch, groups, channels, …)."""
+    kernel = (filters.integers.shape[3], filters.integers.shape[4])
+    rows = filters.integers.flatten(2)
+    result = images.integers.new_empty(
+        (len(integers), *rows.shape[:2], _product(size)), dtype=torch.float32
+    )
+    for part in _chunks(len(integers), len(rows) * rows.shape[2] * _product(size)):
+        total = sum_of_products(
+            rows, _patches(integers[part], kernel, window), realisation or Realisation.FLOAT64
+        )
+        result[part] = rounded(
+            total,
+            (images.exponents[part].flatten(3), filters.exponents.flatten(2)),
+            (images.finite[part].flatten(3), filters.finite.flatten(2)),
+        )
+    return result.reshape(len(integers), -1, *size)
 
 
-def _kernel(weight: Tensor) -> Pair:
-    return weight.shape[2], weight.shape[3]
+def _chunks(count: int, size: int) -> list[slice]:
+    """Parts of a batch, of samples that have so many elements of patches each."""
+    length = max(1, _CHUNK // max(1, size))
+    return [slice(start, start + length) for start in range(0, count, length)]
 
 
 def _patches(x: Tensor, kernel: Pair, window: Window) -> Tensor:
-    """(batch, channels · kernel height · kernel width, positions); copies numbers, and pads with zeros."""
-    return functional.unfold(
-        x, kernel, dilation=window.dilation, padding=window.padding, stride=window.stride
+    """(batch, groups, channels · kernel height · kernel width, positions); copies numbers, pads with zeros."""
+    patches = functional.unfold(
+        x.flatten(0, 1), kernel, dilation=window.dilation, padding=window.padding, stride=window.stride
     )
+    return patches.unflatten(0, x.shape[:2])
 
 
 def _spread(gradient: Tensor, weight: Tensor, window: Window, size: Pair) -> Tensor:
     """The gradient with zeros between its elements and around them, so that the flipped kernel moves by 1."""
-    batch, filters = gradient.shape[:2]
     margins, span = [], []
-    for side, axis in enumerate((2, 3)):
-        reach = window.dilation[side] * (weight.shape[axis] - 1)
-        span.append((gradient.shape[axis] - 1) * window.stride[side] + 1)
+    for side in (0, 1):
+        reach = window.dilation[side] * (weight.shape[2 + side] - 1)
+        span.append((gradient.shape[3 + side] - 1) * window.stride[side] + 1)
         before = reach - window.padding[side]
         margins.append((before, size[side] + reach - span[side] - before))
-    spread = gradient.new_zeros((batch, filters, *span))
-    spread[:, :, :: window.stride[0], :: window.stride[1]] = gradient
+    spread = gradient.new_zeros((*gradient.shape[:3], *span))
+    spread[..., :: window.stride[0], :: window.stride[1]] = gradient
     # A negative margin cuts off what only padding saw.
     return functional.pad(spread, (*margins[1], *margins[0]))
 
 
-def _size_out(x: Tensor, weight: Tensor, window: Window) -> Pair:
-    shapes = f"an image of shape {tuple(x.shape)} and a kernel of shape {tuple(weight.shape)}"
+def _product(sizes: Sequence[int]) -> int:
+    result = 1
+    for size in sizes:
+        result *= size
+    return result
+
+
+def _size_out(size: Sequence[int], weight: Tensor, window: Window) -> Pair:
+    shapes = f"an image of shape {tuple(size)} and a kernel of shape {tuple(weight.shape)}"
     groups = window.groups
     if (
-        x.dim() != 4
+        len(size) != 4
         or weight.dim() != 4
-        or x.shape[1] != weight.shape[1] * groups
+        or size[1] != weight.shape[1] * groups
         or weight.shape[0] % groups
     ):
         raise ReplayError(f"{shapes} do not fit", where="conv2d")
     out = []
     for side, axis in enumerate((2, 3)):
-        room = x.shape[axis] + 2 * window.padding[side] - window.dilation[side] * (weight.shape[axis] - 1) - 1
+        room = size[axis] + 2 * window.padding[side] - window.dilation[side] * (weight.shape[axis] - 1) - 1
         out.append(room // window.stride[side] + 1)
     if min(out) < 1:
         raise ReplayError(f"{shapes} leave no place", where="conv2d")
     return out[0], out[1]
 
 
-def _require_gradient(gradient: Tensor, x: Tensor, weight: Tensor, window: Window) -> None:
-    expected = (x.shape[0], weight.shape[0], *_size_out(x, weight, window))
+def _require_gradient(gradient: Tensor, size: Sequence[int], weight: Tensor, window: Window) -> None:
+    expected = (size[0], weight.shape[0], *_size_out(size, weight, window))
     if tuple(gradient.shape) != expected:
         raise ReplayError(f"a gradient of shape {tuple(gradient.shape)}, not {expected}", where="conv2d")

@@ -1,4 +1,4 @@
-"""Fixed point: float32 vectors as integers of 28 bits under one exponent, and these as balanced digits.
+"""Fixed point: float32 vectors as integers of 25 bits under one exponent, and these as balanced digits.
 
 A vector's exponent comes from the bits of its largest element, and each element is rounded once. What
 follows is integers, so that sums of their products can be exact. A vector with an infinity or a NaN has no
@@ -8,16 +8,16 @@ subnormals kept, and on integer operations. Format: docs/spec/arithmetic.md, sec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from gradseal.errors import ReplayError
 
-BITS = 27
-"""An element's integer is below 2^27 in magnitude."""
+BITS = 24
+"""An element's integer is at most 2^24 in magnitude."""
 
 DIGITS = 4
 DIGIT_BITS = 7
@@ -29,11 +29,11 @@ _FRACTION_BITS = 23
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPoint:
-    """Vectors in fixed point: element ≈ integer · 2^(exponent − 27).
+    """Vectors in fixed point: element ≈ integer · 2^(exponent − 24).
 
     Args:
-        integers: int32, in the shape of the vectors' tensor, each below 2^27 in magnitude.
-        exponents: int32, one for each vector; the dimension that the vectors lie along is kept, of size 1.
+        integers: float64, in the shape of the vectors' tensor, each at most 2^24 in magnitude.
+        exponents: int32, one for each vector; the dimensions that the vectors fill are kept, of size 1.
         finite: bool, shaped like the exponents: whether all elements of the vector are finite.
     """
 
@@ -42,57 +42,50 @@ class FixedPoint:
     finite: Tensor
 
 
-def fixed_point(x: Tensor, dim: int) -> FixedPoint:
-    """The vectors of a float32 tensor that lie along a dimension, in fixed point.
+def fixed_point(x: Tensor, dims: Sequence[int]) -> FixedPoint:
+    """The vectors that fill some dimensions of a float32 tensor, in fixed point.
 
     Args:
         x: float32, of any shape and strides.
-        dim: The dimension along which an exponent is shared.
+        dims: The dimensions over which an exponent is shared.
 
     Raises:
         ReplayError: The tensor is not of float32.
     """
-    if x.dtype is not torch.float32:
-        raise ReplayError(f"exact arithmetic takes float32, not {str(x.dtype).removeprefix('torch.')}")
-    largest = _largest(x.view(torch.int32) & _MAGNITUDE, dim)
+    require_float32(x)
+    largest = _largest(x.view(torch.int32) & _MAGNITUDE, dims)
     finite = largest < _INFINITY
     if not bool(finite.all()):
         x = x.masked_fill(~finite, 0.0)
         largest = largest.masked_fill(~finite, 0)
     exponents = _exponents(largest)
-    shift = BITS - exponents
-    # 2^shift may be no float32, but its two halves are. Where the first product is rounded, the second is
-    # far below one half (docs/spec/arithmetic.md, section 2, shows it): the integer is 0 either way.
-    first = shift >> 1
-    scaled = x * power_of_two(first)
-    scaled *= power_of_two(shift - first)
-    integers = scaled.round_().to(torch.int32)
+    integers = x.to(torch.float64).mul_(power_of_two_double(BITS - exponents)).round_()
     return FixedPoint(integers=integers, exponents=exponents, finite=finite)
 
 
-def leading(integers: Tensor) -> tuple[Tensor, ...]:
-    """What the first 1, 2, 3 and 4 digits of each integer amount to, as int32.
+def require_float32(*tensors: Tensor) -> None:
+    """Nothing, if all are of float32.
 
-    The last is the integer itself; each before it is the next one divided by 128 and rounded, halves up.
+    Raises:
+        ReplayError: If one is not.
     """
-    parts = [integers]
+    for x in tensors:
+        if x.dtype is not torch.float32:
+            raise ReplayError(f"exact arithmetic takes float32, not {str(x.dtype).removeprefix('torch.')}")
+
+
+def digits(integers: Tensor) -> tuple[Tensor, ...]:
+    """The balanced digits of integers in float64, most significant first, as int8.
+
+    All lie in [−64, 63], and the first in [−8, 8].
+    """
+    found = []
+    rest = integers.to(torch.int32)
     for _ in range(DIGITS - 1):
-        parts.append((parts[-1] + (1 << (DIGIT_BITS - 1))) >> DIGIT_BITS)
-    return tuple(reversed(parts))
-
-
-def digits(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The balanced digits of what `leading` gave, most significant first, as int32.
-
-    The first lies in [−64, 64], the others in [−64, 63].
-    """
-    rest = (part - (before << DIGIT_BITS) for before, part in pairwise(parts))
-    return (parts[0], *rest)
-
-
-def power_of_two(exponents: Tensor) -> Tensor:
-    """2^exponent as float32, made from its bits; for −126 ≤ exponent ≤ 127."""
-    return ((exponents.to(torch.int32) + 127) << _FRACTION_BITS).view(torch.float32)
+        head = (rest + (1 << (DIGIT_BITS - 1))) >> DIGIT_BITS
+        found.append((rest - (head << DIGIT_BITS)).to(torch.int8))
+        rest = head
+    return (rest.to(torch.int8), *reversed(found))
 
 
 def power_of_two_double(exponents: Tensor) -> Tensor:
@@ -100,12 +93,13 @@ def power_of_two_double(exponents: Tensor) -> Tensor:
     return ((exponents.to(torch.int64) + 1023) << 52).view(torch.float64)
 
 
-def _largest(magnitudes: Tensor, dim: int) -> Tensor:
+def _largest(magnitudes: Tensor, dims: Sequence[int]) -> Tensor:
     """The largest magnitude of each vector, as bits: they order as the numbers do, NaN above infinity."""
-    if magnitudes.shape[dim]:
-        return magnitudes.amax(dim=dim, keepdim=True)
+    if all(magnitudes.shape[dim] for dim in dims):
+        return magnitudes.amax(dim=tuple(dims), keepdim=True)
     shape = list(magnitudes.shape)
-    shape[dim] = 1
+    for dim in dims:
+        shape[dim] = 1
     return magnitudes.new_zeros(shape)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gradseal.errors import ReplayError
-from gradseal.program.exact import series
+from gradseal.program.exact import kernel, series
 
 NAN_BITS: Final = 0x7FC00000
 CHUNK: Final = 1 << 16
@@ -42,18 +42,45 @@ def require_float32(x: Tensor) -> None:
         raise ReplayError(f"exact arithmetic takes float32, not {str(x.dtype).removeprefix('torch.')}")
 
 
-def _elementwise(core: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`core` of each element in float64, rounded to float32; a new tensor, laid out row by row."""
+def _elementwise(core: Callable[[Tensor], Tensor], x: Tensor, compiled: str = "") -> Tensor:
+    """`core` of each element in float64, rounded to float32; a new tensor, laid out row by row.
+
+    Args:
+        core: Takes float64, may write to it.
+        x: float32, any shape and strides.
+        compiled: The kernel's function with the same bits, where it has one.
+
+    Raises:
+        ReplayError: If `x` is not float32.
+    """
     require_float32(x)
     flat = x.detach().reshape(-1).contiguous()
     result = torch.empty_like(flat)
+    loop = kernel.function(compiled, "ppn") if compiled and kernel.usable(flat) else None
+    if loop is None:
+        _walk(core, flat, result)
+    else:
+        _run(loop, flat, result)
+    return result.view(x.shape)
+
+
+def _run(loop: Callable[..., None], flat: Tensor, result: Tensor) -> None:
+    source, target = flat.data_ptr(), result.data_ptr()
+    size = flat.element_size()
+
+    def part(start: int, end: int) -> None:
+        loop(source + size * start, target + size * start, end - start)
+
+    kernel.in_parts(flat.numel(), part, least=CHUNK)
+
+
+def _walk(core: Callable[[Tensor], Tensor], flat: Tensor, result: Tensor) -> None:
     for start in range(0, flat.numel(), CHUNK):
         piece = flat[start : start + CHUNK]
         result[start : start + CHUNK] = core(piece.to(torch.float64))
     # Asked of the argument too: what a core makes of a NaN through its bits may be a number.
     unordered = torch.ne(result, result).logical_or_(torch.ne(flat, flat))
     result.view(torch.int32).masked_fill_(unordered, NAN_BITS)
-    return result.view(x.shape)
 
 
 def sqrt(x: Tensor) -> Tensor:
@@ -64,12 +91,12 @@ def sqrt(x: Tensor) -> Tensor:
     # 1/4. So |√x − M/2| = |x − M²/4| / (√x + M/2) > (1/4) / 2^25 = 2^−27, four units in the last place of
     # float64. A root within one unit of √x is on the same side of every midpoint as √x. No root of a
     # float32 is subnormal.
-    return _elementwise(torch.sqrt, x)
+    return _elementwise(torch.sqrt, x, "sqrt")
 
 
 def rsqrt(x: Tensor) -> Tensor:
     """1 / √x, within 0.500001 ulp; ±∞ at ±0, 0 at ∞, NaN below zero."""
-    return _elementwise(_rsqrt, x)
+    return _elementwise(_rsqrt, x, "rsqrt")
 
 
 def _rsqrt(x: Tensor) -> Tensor:
@@ -85,12 +112,12 @@ def _rsqrt(x: Tensor) -> Tensor:
 
 def exp(x: Tensor) -> Tensor:
     """The exponential, within 0.500001 ulp; ∞ above 88.72, subnormal below −87.33, 0 below −103.97."""
-    return _elementwise(lambda y: series.exp(y.clamp_(-_EXP_END, _EXP_END)), x)
+    return _elementwise(lambda y: series.exp(y.clamp_(-_EXP_END, _EXP_END)), x, "exp")
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp −x), within 0.500001 ulp, the left tail too."""
-    return _elementwise(lambda y: torch.div(torch.ones_like(y), _logistic_denominator(y)), x)
+    return _elementwise(lambda y: torch.div(torch.ones_like(y), _logistic_denominator(y)), x, "sigmoid")
 
 
 def _logistic_denominator(x: Tensor) -> Tensor:
@@ -99,7 +126,7 @@ def _logistic_denominator(x: Tensor) -> Tensor:
 
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent, within 0.500001 ulp; odd, bit for bit."""
-    return _elementwise(_tanh, x)
+    return _elementwise(_tanh, x, "tanh")
 
 
 def _tanh(x: Tensor) -> Tensor:
@@ -110,7 +137,7 @@ def _tanh(x: Tensor) -> Tensor:
 
 def log(x: Tensor) -> Tensor:
     """Natural logarithm, within 0.500001 ulp; −∞ at ±0, NaN below zero."""
-    return _elementwise(_log, x)
+    return _elementwise(_log, x, "log")
 
 
 def _log(x: Tensor) -> Tensor:
@@ -119,7 +146,7 @@ def _log(x: Tensor) -> Tensor:
 
 def log1p(x: Tensor) -> Tensor:
     """log(1 + x), within 0.500001 ulp, near 0 too; −∞ at −1, NaN below."""
-    return _elementwise(_log1p, x)
+    return _elementwise(_log1p, x, "log1p")
 
 
 def _log1p(x: Tensor) -> Tensor:
@@ -135,7 +162,7 @@ def _at_ends(x: Tensor, result: Tensor, *, start: float) -> Tensor:
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp x), within 0.500001 ulp, without the threshold above which PyTorch returns x itself."""
-    return _elementwise(_softplus, x)
+    return _elementwise(_softplus, x, "softplus")
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -145,7 +172,7 @@ def _softplus(x: Tensor) -> Tensor:
 
 def erf(x: Tensor) -> Tensor:
     """The error function, within 0.50001 ulp; odd, bit for bit."""
-    return _elementwise(_erf, x)
+    return _elementwise(_erf, x, "erf")
 
 
 def _erf(x: Tensor) -> Tensor:
@@ -154,7 +181,7 @@ def _erf(x: Tensor) -> Tensor:
 
 def gelu(x: Tensor) -> Tensor:
     """GELU, x Φ(x) (Hendrycks & Gimpel 2016), within 0.500001 ulp, the left tail too; −0 at −∞."""
-    return _elementwise(_gelu, x)
+    return _elementwise(_gelu, x, "gelu")
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -166,7 +193,7 @@ def _gelu(x: Tensor) -> Tensor:
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """½ x (1 + tanh(√(2/π) (x + 0.044715 x³))), as x times a logistic, within 0.500001 ulp; −0 at −∞."""
-    return _elementwise(_gelu_tanh, x)
+    return _elementwise(_gelu_tanh, x, "gelu_tanh")
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:

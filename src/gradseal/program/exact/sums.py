@@ -4,7 +4,8 @@ The numbers that are added first become integers, multiples of one unit that is 
 so small that float64 holds every sum of any of them. The sum is exact: threads, blocks, vector width and
 collisions cannot change a bit. It is rounded to float32 once, to nearest, ties to even. With infinities or
 NaN among the numbers it is what IEEE-754 makes of those, in any order. A zero result is +0; every NaN has the
-bits 7FC00000. Leaves out sums of products; see `products`. Format: docs/spec/arithmetic.md, section 5.
+bits 7FC00000. Leaves out sums of products; see `products`. The kernel's form is in
+`kernel_sums`. Format: docs/spec/arithmetic.md, section 5.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from gradseal.program.exact import kernel_sums
 from gradseal.program.exact.digits import power_of_two_double
 from gradseal.program.exact.functions import NAN_BITS, require_float32
 
@@ -55,8 +57,7 @@ def sum_along(x: Tensor, dims: Sequence[int] = (), *, keepdim: bool = False) -> 
     Raises:
         ReplayError: If `x` is not float32.
     """
-    total, unit = _total(x, dims)
-    return _rounded(total.mul_(unit), dims, keepdim)
+    return _along(x, dims, keepdim, mean=False)
 
 
 def mean_along(x: Tensor, dims: Sequence[int] = (), *, keepdim: bool = False) -> Tensor:
@@ -75,10 +76,7 @@ def mean_along(x: Tensor, dims: Sequence[int] = (), *, keepdim: bool = False) ->
     Raises:
         ReplayError: If `x` is not float32.
     """
-    total, unit = _total(x, dims)
-    # A tensor and not a number, which torch would be free to divide by as a product with its reciprocal.
-    quotient = torch.div(total, torch.full_like(total, float(_count(x, dims))))
-    return _rounded(quotient.mul_(unit), dims, keepdim)
+    return _along(x, dims, keepdim, mean=True)
 
 
 def sum_by_index(source: Tensor, dim: int, index: Tensor, size: int) -> Tensor:
@@ -101,6 +99,10 @@ def sum_by_index(source: Tensor, dim: int, index: Tensor, size: int) -> Tensor:
     """
     shape = list(source.shape)
     shape[dim] = size
+    require_float32(source)
+    compiled = kernel_sums.into(source, dim, index, shape)
+    if compiled is not None:
+        return compiled
     integers = _to_integers(source, _largest(source, ()), index.numel())
     sums = source.new_zeros(shape, dtype=torch.float64).index_add_(dim, index, integers.values)
     return _canonical(sums.mul_(integers.unit))
@@ -125,10 +127,26 @@ def sum_by_indices(source: Tensor, dim: int, index: Tensor, shape: Sequence[int]
         ReplayError: If `source` is not float32.
     """
     used = source[tuple(slice(length) for length in index.shape)]
+    require_float32(source)
+    compiled = kernel_sums.into(used, dim, index, list(shape), each=True)
+    if compiled is not None:
+        return compiled
     count = index.shape[dim] if index.dim() else 1
     integers = _to_integers(used, _largest(used, ()), count)
     sums = source.new_zeros(list(shape), dtype=torch.float64).scatter_add_(dim, index, integers.values)
     return _canonical(sums.mul_(integers.unit))
+
+
+def _along(x: Tensor, dims: Sequence[int], keepdim: bool, *, mean: bool) -> Tensor:
+    require_float32(x)
+    compiled = kernel_sums.along(kernel_sums.Kind.PLAIN, x, dims, keepdim=keepdim, divided=mean)
+    if compiled is not None:
+        return compiled
+    total, unit = _total(x, dims)
+    if mean:
+        # A tensor, not a number, which torch would be free to divide by as a product with its reciprocal.
+        total.div_(torch.full_like(total, float(_count(x, dims))))
+    return _rounded(total.mul_(unit), dims, keepdim)
 
 
 def _total(x: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:

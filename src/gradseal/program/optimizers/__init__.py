@@ -1,7 +1,8 @@
 """Optimizers by name, as Gradseal's own code: how a state's parameters follow from gradients.
 
 In native arithmetic on a CPU each gives the bits of its namesake in `torch.optim`: the same ATen calls in the
-same order, one parameter at a time. `torch.optim` itself is never called by a replay. One module a family.
+same order, one parameter at a time. In exact arithmetic each is the same rule, every operation rounded once.
+`torch.optim` itself is never called by a replay. One module a family.
 Format: docs/spec/program.md, section 5.
 """
 
@@ -17,6 +18,7 @@ from gradseal.program.optimizers.base import (
     MAX_STEPS_BEFORE,
     Group,
     Kept,
+    check_exact,
     kept_name,
 )
 from gradseal.program.optimizers.lion import Lion, LionGroup
@@ -47,6 +49,7 @@ __all__ = [
     "RMSprop",
     "RMSpropGroup",
     "SGDGroup",
+    "check_exact",
     "kept_name",
     "optimizer_from_fields",
 ]

@@ -56,6 +56,21 @@ class AdagradGroup(Group):
         else:
             weight.addcdiv_(gradient, root, value=minus_lr)
 
+    def move_exact(
+        self, weight: torch.Tensor, gradient: torch.Tensor, kept: Sequence[torch.Tensor], count: int
+    ) -> None:
+        """One parameter's update in exact arithmetic."""
+        from gradseal.program.exact import updates
+
+        decay = updates.Decay(self.weight_decay, weight)
+        eps = updates.number(self.eps, weight)
+        minus_lr = updates.number(-self.lr / (1 + (count - 1) * self.lr_decay), weight)
+        for (w, v), read, (t, u) in updates.pieces((weight, *kept), gradient, spare=2):
+            g = decay.apply(w, read, out=t)
+            v.add_(updates.product(g, g, out=u))
+            divisor = updates.sqrt(v, out=u).add_(eps)
+            updates.add_quotient_(w, g, divisor, minus_lr, out=t)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adagrad(ByName[AdagradGroup]):

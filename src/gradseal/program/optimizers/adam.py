@@ -7,6 +7,7 @@ Convergence of Adam and Beyond"; PyTorch's documented update rule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -65,6 +66,25 @@ class AdamGroup(Group):
         step_size = self.lr / (1 - self.beta1 ** float(count))
         root = (1 - self.beta2 ** float(count)) ** 0.5
         weight.addcdiv_(mean, square.sqrt().div_(root).add_(self.eps), value=-step_size)
+
+    def move_exact(
+        self, weight: torch.Tensor, gradient: torch.Tensor, kept: Sequence[torch.Tensor], count: int
+    ) -> None:
+        """One parameter's update in exact arithmetic."""
+        from gradseal.program.exact import updates
+
+        decay = updates.Decay(self.weight_decay, weight, lr=self.lr if self.decoupled_weight_decay else None)
+        mean, square = updates.Mean(self.beta1, weight), updates.MeanSquare(self.beta2, weight)
+        root = updates.number(math.sqrt(1 - updates.power(self.beta2, count)), weight)
+        eps = updates.number(self.eps, weight)
+        minus_step_size = updates.number(-(self.lr / (1 - updates.power(self.beta1, count))), weight)
+        for (w, m, v, *largest), read, (t, u) in updates.pieces((weight, *kept), gradient, spare=2):
+            g = decay.apply(w, read, out=t)
+            mean.move_(m, g, out=u)
+            square.move_(v, g, out=u)
+            used = updates.raise_(largest[0], v) if self.amsgrad else v
+            divisor = updates.sqrt(used, out=u).div_(root).add_(eps)
+            updates.add_quotient_(w, m, divisor, minus_step_size, out=t)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

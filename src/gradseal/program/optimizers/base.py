@@ -8,11 +8,11 @@ that cannot be computed is a `ReplayError`. Knows torch by type only. Format: do
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from gradseal.errors import MalformedBundle, ReplayError
+from gradseal.errors import CaptureError, MalformedBundle, ReplayError
 from gradseal.proof.canonical import Json, float_to_bits
 from gradseal.proof.fields import Fields
 
@@ -27,6 +27,7 @@ MAX_COUNT = 1 << 24
 
 _NOT_NEGATIVE = ("weight_decay", "eps", "momentum", "alpha", "lr_decay", "momentum_decay")
 _BELOW_ONE = ("beta1", "beta2")
+_EXACT_TYPE = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,12 @@ class Group:
             kept: The tensors of `keys`, in that order.
             count: How many updates there will have been after this one; `MAX_COUNT` for all above.
         """
+        raise NotImplementedError
+
+    def move_exact(
+        self, weight: torch.Tensor, gradient: torch.Tensor, kept: Sequence[torch.Tensor], count: int
+    ) -> None:
+        """As `move`, in exact arithmetic: all are float32 and contiguous, and `foreach` changes nothing."""
         raise NotImplementedError
 
     def wrong(self) -> str | None:
@@ -160,7 +167,12 @@ class ByName(Generic[G]):
                     )
 
     def update(
-        self, state: Mapping[str, torch.Tensor], gradients: Mapping[str, torch.Tensor], step: int
+        self,
+        state: Mapping[str, torch.Tensor],
+        gradients: Mapping[str, torch.Tensor],
+        step: int,
+        *,
+        exact: bool = False,
     ) -> None:
         """Changes `state` in place by one step; a parameter without gradient stays as it is.
 
@@ -168,9 +180,11 @@ class ByName(Generic[G]):
             state: Every tensor by state name.
             gradients: Gradients by parameter name, of the parameters' shapes; read only.
             step: The number of the step, from 0.
+            exact: In exact arithmetic, else with torch's own operations.
 
         Raises:
-            ReplayError: Numbers that torch cannot compute with, such as one too large for its element type.
+            ReplayError: Numbers that torch cannot compute with, such as one too large for its element type;
+                in exact arithmetic, tensors of another element type than float32.
         """
         count = min(self.steps_before + step + 1, MAX_COUNT)
         for group in self.groups:
@@ -179,11 +193,15 @@ class ByName(Generic[G]):
                 gradient = gradients.get(parameter)
                 if gradient is None:
                     continue
+                weight = state[f"parameters/{parameter}"]
                 kept = [state[kept_name(parameter, key)] for key in keys]
+                if exact:
+                    _check_float32(parameter, weight, gradient, *kept)
+                move = _exactly(group) if exact else group.move
                 try:
                     # Vectorised kernels round by position in memory, and autograd hands an optimizer
                     # gradients laid out as their parameters are.
-                    group.move(state[f"parameters/{parameter}"], gradient.contiguous(), kept, count)
+                    move(weight, gradient.contiguous(), kept, count)
                 except (ArithmeticError, RuntimeError) as e:
                     raise ReplayError(
                         f"the update cannot be computed: {e}", where=f"optimizer: {parameter}"
@@ -220,6 +238,46 @@ class ByName(Generic[G]):
             "groups": [group.to_json() for group in self.groups],
             "steps_before": self.steps_before,
         }
+
+
+def check_exact(optimizer: ByName[Any], dtypes: Mapping[str, str]) -> None:
+    """Refuses an optimizer that exact arithmetic does not define: one that trains other types than float32.
+
+    Args:
+        optimizer: Any of those by name; all their options have an exact form.
+        dtypes: Element types by parameter name.
+
+    Raises:
+        CaptureError: It names the first such parameter.
+    """
+    for parameter in optimizer.parameters():
+        if dtypes[parameter] != _EXACT_TYPE:
+            raise CaptureError(
+                f"exact arithmetic trains {_EXACT_TYPE}, not {dtypes[parameter]}",
+                where=f"optimizer: {parameter}",
+                advice=f"make it {_EXACT_TYPE}, or record in native arithmetic",
+            )
+
+
+def _check_float32(parameter: str, *tensors: torch.Tensor) -> None:
+    for tensor in tensors:
+        if (dtype := str(tensor.dtype).removeprefix("torch.")) != _EXACT_TYPE:
+            raise ReplayError(
+                f"exact arithmetic takes {_EXACT_TYPE}, not {dtype}", where=f"optimizer: {parameter}"
+            )
+
+
+def _exactly(group: Group) -> Callable[[torch.Tensor, torch.Tensor, Sequence[torch.Tensor], int], None]:
+    """`move_exact` for tensors of any strides."""
+
+    def move(weight: torch.Tensor, gradient: torch.Tensor, kept: Sequence[torch.Tensor], count: int) -> None:
+        own = [tensor.contiguous() for tensor in (weight, *kept)]
+        group.move_exact(own[0], gradient, own[1:], count)
+        for tensor, moved in zip((weight, *kept), own, strict=True):
+            if moved is not tensor:
+                tensor.copy_(moved)
+
+    return move
 
 
 def scale(tensor: torch.Tensor, factor: float, foreach: bool) -> torch.Tensor:

@@ -48,6 +48,22 @@ class LionGroup(Group):
         weight.add_(direction, alpha=-self.lr)
         mean.mul_(self.beta2).add_(gradient, alpha=1 - self.beta2)
 
+    def move_exact(
+        self, weight: torch.Tensor, gradient: torch.Tensor, kept: Sequence[torch.Tensor], count: int
+    ) -> None:
+        """One parameter's update in exact arithmetic."""
+        from gradseal.program.exact import updates
+
+        decay = updates.Decay(self.weight_decay, weight, lr=self.lr)
+        share, rest = updates.number(self.beta1, weight), updates.number(1 - self.beta1, weight)
+        kept_share, kept_rest = updates.number(self.beta2, weight), updates.number(1 - self.beta2, weight)
+        minus_lr = updates.number(-self.lr, weight)
+        for (w, m), g, (t, u) in updates.pieces((weight, *kept), gradient, spare=2):
+            decay.apply(w, g, out=t)
+            direction = updates.add_scaled_(updates.product(m, share, out=t), g, rest, out=u).sign_()
+            updates.add_scaled_(w, direction, minus_lr, out=u)
+            updates.add_scaled_(m.mul_(kept_share), g, kept_rest, out=u)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lion(ByName[LionGroup]):

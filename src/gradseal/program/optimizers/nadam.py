@@ -6,6 +6,7 @@ Sources: Dozat 2016, "Incorporating Nesterov Momentum into Adam"; PyTorch's docu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -70,6 +71,34 @@ class NAdamGroup(Group):
 
     def _momentum(self, count: float) -> float:
         return float(self.beta1 * (1.0 - 0.5 * 0.96 ** (count * self.momentum_decay)))
+
+    def move_exact(
+        self, weight: torch.Tensor, gradient: torch.Tensor, kept: Sequence[torch.Tensor], count: int
+    ) -> None:
+        """One parameter's update in exact arithmetic."""
+        from gradseal.program.exact import updates
+
+        product, *means = kept
+        mu, mu_next = self._momentum_exact(count), self._momentum_exact(count + 1)
+        so_far = float(product.mul_(updates.number(mu, product)).item())
+        decay = updates.Decay(self.weight_decay, weight, lr=self.lr if self.decoupled_weight_decay else None)
+        mean, square = updates.Mean(self.beta1, weight), updates.MeanSquare(self.beta2, weight)
+        root = updates.number(math.sqrt(1 - updates.power(self.beta2, count)), weight)
+        eps = updates.number(self.eps, weight)
+        now = updates.number(-self.lr * (1.0 - mu) / (1.0 - so_far), weight)
+        ahead = updates.number(-self.lr * mu_next / (1.0 - so_far * mu_next), weight)
+        for (w, m, v), read, (t, u, o) in updates.pieces((weight, *means), gradient, spare=3):
+            g = decay.apply(w, read, out=t)
+            mean.move_(m, g, out=u)
+            square.move_(v, g, out=u)
+            divisor = updates.sqrt(v, out=u).div_(root).add_(eps)
+            updates.add_quotient_(w, g, divisor, now, out=o)
+            updates.add_quotient_(w, m, divisor, ahead, out=o)
+
+    def _momentum_exact(self, count: int) -> float:
+        from gradseal.program.exact import updates
+
+        return self.beta1 * (1.0 - 0.5 * updates.power_of_096(count * self.momentum_decay))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

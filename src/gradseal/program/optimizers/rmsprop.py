@@ -66,6 +66,30 @@ class RMSpropGroup(Group):
         else:
             weight.addcdiv_(gradient, spread, value=-self.lr)
 
+    def move_exact(
+        self, weight: torch.Tensor, gradient: torch.Tensor, kept: Sequence[torch.Tensor], count: int
+    ) -> None:
+        """One parameter's update in exact arithmetic."""
+        from gradseal.program.exact import updates
+
+        decay = updates.Decay(self.weight_decay, weight)
+        square, mean = updates.MeanSquare(self.alpha, weight), updates.Mean(self.alpha, weight)
+        eps, share = updates.number(self.eps, weight), updates.number(self.momentum, weight)
+        minus_lr, one = updates.number(-self.lr, weight), updates.number(1.0, weight)
+        for (w, v, *own), read, (t, u) in updates.pieces((weight, *kept), gradient, spare=2):
+            g = decay.apply(w, read, out=t)
+            square.move_(v, g, out=u)
+            spread = v
+            if self.centered:
+                mean.move_(own[-1], g, out=u)
+                spread = updates.minus_square(v, own[-1], out=u)
+            divisor = updates.sqrt(spread, out=u).add_(eps)
+            if self.momentum > 0:
+                updates.add_quotient_(own[0].mul_(share), g, divisor, one, out=t)
+                updates.add_scaled_(w, own[0], minus_lr, out=t)
+            else:
+                updates.add_quotient_(w, g, divisor, minus_lr, out=t)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RMSprop(ByName[RMSpropGroup]):

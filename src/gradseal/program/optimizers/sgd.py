@@ -57,6 +57,26 @@ class SGDGroup(Group):
             gradient = gradient.add(momentum, alpha=self.momentum) if self.nesterov else momentum
         weight.add_(gradient, alpha=-self.lr)
 
+    def move_exact(
+        self, weight: torch.Tensor, gradient: torch.Tensor, kept: Sequence[torch.Tensor], count: int
+    ) -> None:
+        """One parameter's update in exact arithmetic."""
+        from gradseal.program.exact import updates
+
+        decay = updates.Decay(self.weight_decay, weight)
+        share, rest = updates.number(self.momentum, weight), updates.number(1 - self.dampening, weight)
+        minus_lr = updates.number(-self.lr, weight)
+        for (w, *own), read, (t, u) in updates.pieces((weight, *kept), gradient, spare=2):
+            step = g = decay.apply(w, read, out=t)
+            if self.momentum != 0:
+                (m,) = own
+                if count == 1:
+                    m.copy_(g)
+                else:
+                    updates.add_scaled_(m.mul_(share), g, rest, out=u)
+                step = updates.plus_scaled(g, m, share, out=u) if self.nesterov else m
+            updates.add_scaled_(w, step, minus_lr, out=t)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SGD(ByName[SGDGroup]):
