@@ -74,6 +74,7 @@ def build_all() -> list[Path]:
             build(compiler, target, options)
         except (OSError, subprocess.CalledProcessError) as e:
             print(f"no {name} kernel of exact arithmetic: {e}", file=sys.stderr)  # noqa: T201
+            target.unlink(missing_ok=True)
             continue
         made.append(target)
     return made

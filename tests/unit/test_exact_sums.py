@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from gradseal.errors import ReplayError
 from gradseal.program.exact.sums import mean_along, sum_along, sum_by_index, sum_by_indices
+from vectors import make_functions
 
 INF = math.inf
 NAN = math.nan
@@ -24,6 +28,7 @@ SMALLEST = 2.0**-149
 LARGEST = 2.0**128 - 2.0**104
 NAN_BITS = 0x7FC00000
 
+VECTORS = json.loads(Path(make_functions.__file__).with_name("functions.json").read_text(encoding="utf-8"))
 ANY = st.floats(width=32)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 # Numbers of one size cancel, and those of two sizes lose bits to the unit.
@@ -301,3 +306,30 @@ def test_other_element_types_are_refused() -> None:
     for call in calls:
         with pytest.raises(ReplayError, match="float64"):
             call()
+
+
+def numbers(case: dict[str, Any]) -> Tensor:
+    words = np.array([int(word, 16) for word in case["elements"]], dtype=np.uint32)
+    return torch.from_numpy(words.view(np.float32)).reshape(case["shape"])
+
+
+@pytest.mark.parametrize("case", VECTORS["sums"])
+def test_the_vectors_of_sums_are_met(case: dict[str, Any]) -> None:
+    x, dims = numbers(case), case["dims"] or range(len(case["shape"]))
+    sums, means = ([int(word, 16) for word in case[name]] for name in ("sum", "mean"))
+    assert bits(sum_along(x, case["dims"])) == sums
+    assert bits(mean_along(x, case["dims"])) == means
+    kept = [dim for dim in range(x.dim()) if dim not in dims]
+    rows = x.permute(*kept, *dims).reshape(len(sums), -1).tolist()
+    assert [oracle_sum(row, unit(row, len(row))) for row in rows] == sums
+    assert [oracle_mean(row) if row else NAN_BITS for row in rows] == means
+
+
+@pytest.mark.parametrize("case", VECTORS["into_places"])
+def test_the_vectors_of_sums_into_places_are_met(case: dict[str, Any]) -> None:
+    x, dim, size = numbers(case), case["dim"], case["size"]
+    shape = [size if d == dim else length for d, length in enumerate(x.shape)]
+    by_index = sum_by_index(x, dim, torch.tensor(case["index"]), size)
+    by_indices = sum_by_indices(x, dim, torch.tensor(case["indices"]).view(x.shape), shape)
+    assert bits(by_index) == [int(word, 16) for word in case["by_index"]]
+    assert bits(by_indices) == [int(word, 16) for word in case["by_indices"]]

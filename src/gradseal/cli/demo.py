@@ -28,8 +28,8 @@ from gradseal.verify.verdict import ClaimName, Outcome, Result, Status, Verdict
 _RECORDED = (
     "A small convolutional net learns to read scikit-learn's handwritten digits. Before the first step, "
     "data, program and plan are written into a log, which is anchored; then a beacon gives the first seed. "
-    "The state after each five steps is sealed in the log, and the log anchored every few seconds. Everything "
-    "is computed in exact arithmetic, so that any machine can repeat each bit."
+    "The state after each five steps is sealed in the log, and the log anchored every few seconds. All is "
+    "computed in exact arithmetic, so that any machine can repeat each bit."
 )
 _LOOPBACK = (
     "A beacon, a witness and a time-stamp authority run on this machine, at 127.0.0.1, with keys made just "

@@ -30,7 +30,7 @@ _GELU_SLOPE: Final = float.fromhex("0x1.b6676bf7450f0p-3")
 
 def silu(x: Tensor) -> Tensor:
     """SiLU, x / (1 + exp −x) (Elfwing et al. 2018), within 0.500001 ulp; −0 at −∞."""
-    return _elementwise(_silu, x)
+    return _elementwise(_silu, x, "silu")
 
 
 def _silu(x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def _silu(x: Tensor) -> Tensor:
 
 def silu_derivative(x: Tensor) -> Tensor:
     """The derivative of `silu`, within 0.500001 ulp but near its zero at −1.278."""
-    return _elementwise(_silu_derivative, x)
+    return _elementwise(_silu_derivative, x, "silu_derivative")
 
 
 def _silu_derivative(x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def _gated_slope(decay: Tensor, inner: Tensor) -> Tensor:
 
 def gelu_derivative(x: Tensor) -> Tensor:
     """Φ(x) + x φ(x), the derivative of GELU, within 0.500001 ulp but near its zero at −0.7518."""
-    return _elementwise(_gelu_derivative, x)
+    return _elementwise(_gelu_derivative, x, "gelu_derivative")
 
 
 def _gelu_derivative(x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def _gelu_derivative(x: Tensor) -> Tensor:
 
 def gelu_tanh_derivative(x: Tensor) -> Tensor:
     """The derivative of GELU's form with tanh, within 0.500001 ulp but near its zero at −0.7524."""
-    return _elementwise(_gelu_tanh_derivative, x)
+    return _elementwise(_gelu_tanh_derivative, x, "gelu_tanh_derivative")
 
 
 def _gelu_tanh_derivative(x: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def _gelu_tanh_derivative(x: Tensor) -> Tensor:
 
 def mish(x: Tensor) -> Tensor:
     """Mish, x tanh(log(1 + exp x)) (Misra 2019), within 0.500001 ulp; −0 at −∞."""
-    return _elementwise(_mish, x)
+    return _elementwise(_mish, x, "mish")
 
 
 def _mish(x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _mish_parts(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def mish_derivative(x: Tensor) -> Tensor:
     """The derivative of `mish`, within 0.500001 ulp but near its zero at −1.192."""
-    return _elementwise(_mish_derivative, x)
+    return _elementwise(_mish_derivative, x, "mish_derivative")
 
 
 def _mish_derivative(x: Tensor) -> Tensor:
@@ -119,12 +119,16 @@ def _mish_derivative(x: Tensor) -> Tensor:
 
 def expm1(x: Tensor) -> Tensor:
     """The exponential less one, within 0.500001 ulp, near 0 too; takes the sign of x, also at ±0."""
-    return _elementwise(lambda y: torch.copysign(series.expm1(y.clamp(-_EXP_END, _EXP_END)), y), x)
+    return _elementwise(_expm1, x, "expm1")
+
+
+def _expm1(x: Tensor) -> Tensor:
+    return torch.copysign(series.expm1(torch.clamp(x, -_EXP_END, _EXP_END)), x)
 
 
 def logit(x: Tensor) -> Tensor:
     """log(x / (1 − x)), within 0.500001 ulp; −∞ at ±0, ∞ at 1, NaN outside [0, 1]."""
-    return _elementwise(_logit, x)
+    return _elementwise(_logit, x, "logit")
 
 
 def _logit(x: Tensor) -> Tensor:

@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradseal.errors import ReplayError
+from gradseal.program.exact import kernel as kernels
 from gradseal.program.exact.digits import FixedPoint, fixed_point, require_float32
 from gradseal.program.exact.products import (
     Realisation,
-    Total,
     added,
+    chosen,
+    compiled_function,
     require_length,
     rounded,
     sum_of_products,
@@ -31,6 +33,9 @@ Pair = tuple[int, int]
 
 _CHUNK = 1 << 22
 """Elements of patches in memory at a time, as float64."""
+
+_PART = 1 << 20
+"""The fewest products that are worth a thread."""
 
 _IMAGE = (2, 3, 4)
 """The dimensions of a slice that belongs to one sample and group, or to one filter or channel of a kernel."""
@@ -64,10 +69,15 @@ def conv2d(x: Tensor, weight: Tensor, window: Window, *, realisation: Realisatio
         ReplayError: The shapes do not fit, or the kernel is larger than the padded image.
     """
     size = _size_out(x.shape, weight, window)
-    require_length(_product(weight.shape[1:]), where="conv2d")
+    require_length(_size(weight.shape[1:]), where="conv2d")
+    require_float32(x, weight)
+    how = chosen(realisation, x, weight)
+    if how is Realisation.KERNEL:
+        y = x.new_empty((len(x), len(weight), *size))
+        return _compiled("gradseal_convolution", (x, weight, y), (x, weight, y), window, len(x))
     images = fixed_point(_by_group(x, window, 1), _IMAGE)
     filters = fixed_point(_by_group(weight, window, 0), _IMAGE)
-    return _filtered(images.integers, filters, images, window, size, realisation)
+    return _filtered(images.integers, filters, images, window, size, how)
 
 
 def conv2d_input_gradient(
@@ -94,12 +104,18 @@ def conv2d_input_gradient(
         ReplayError: The shapes do not fit.
     """
     _require_gradient(gradient, (len(gradient), weight.shape[1] * window.groups, *size), weight, window)
-    require_length(_product((len(weight), *weight.shape[2:])), where="conv2d")
+    require_length(_size((len(weight), *weight.shape[2:])), where="conv2d")
+    require_float32(gradient, weight)
+    how = chosen(realisation, gradient, weight)
+    if how is Realisation.KERNEL:
+        x = gradient.new_empty((len(gradient), weight.shape[1] * window.groups, *size))
+        shapes = (x, weight, gradient)
+        return _compiled("gradseal_convolution_input", (gradient, weight, x), shapes, window, len(x))
     gradients = fixed_point(_by_group(gradient, window, 1), _IMAGE)
     # Each channel sums over its group's filters.
     filters = fixed_point(_by_group(weight, window, 0).transpose(1, 2).flip(3, 4), _IMAGE)
     spread = _spread(gradients.integers, weight, window, size)
-    return _filtered(spread, filters, gradients, Window(dilation=window.dilation), size, realisation)
+    return _filtered(spread, filters, gradients, Window(dilation=window.dilation), size, how)
 
 
 def conv2d_weight_gradient(
@@ -127,18 +143,24 @@ def conv2d_weight_gradient(
     """
     shape = (gradient.shape[1], x.shape[1] // window.groups, *kernel)
     _require_gradient(gradient, x.shape, x.new_empty(()).expand(shape), window)
-    require_length(_product((len(gradient), *gradient.shape[2:])), where="conv2d")
+    require_length(_size((len(gradient), *gradient.shape[2:])), where="conv2d")
+    require_float32(gradient, x)
+    how = chosen(realisation, gradient, x)
+    if how is Realisation.KERNEL:
+        own = x.new_empty(shape)
+        shapes = (x, own, gradient)
+        return _compiled("gradseal_convolution_weight", (gradient, x, own), shapes, window, len(own))
     gradients = fixed_point(_by_group(gradient, window, 1), _BATCH)
     images = fixed_point(_by_group(x, window, 1), _BATCH)
     total = None
-    for part in _chunks(len(x), window.groups * _product((*shape[1:], *gradient.shape[2:]))):
+    for part in _chunks(len(x), window.groups * _size((*shape[1:], *gradient.shape[2:]))):
         rows = gradients.integers[part].flatten(3).permute(1, 2, 0, 3).flatten(2)
         columns = _patches(images.integers[part], kernel, window).permute(1, 0, 3, 2).flatten(1, 2)
-        block = sum_of_products(rows, columns, realisation or Realisation.FLOAT64)
+        block = sum_of_products(rows, columns, how)
         total = block if total is None else added(total, block)
     if total is None:
         return x.new_zeros(shape)
-    places = _product(kernel)
+    places = _size(kernel)
     left = [part.reshape(window.groups, -1, 1) for part in (gradients.exponents, gradients.finite)]
     right = [
         part.reshape(window.groups, 1, -1).repeat_interleave(places, 2)
@@ -147,9 +169,40 @@ def conv2d_weight_gradient(
     return rounded(total, (left[0], right[0]), (left[1], right[1])).reshape(shape)
 
 
+def _compiled(
+    name: str,
+    operands: tuple[Tensor, Tensor, Tensor],
+    shapes: tuple[Tensor, Tensor, Tensor],
+    window: Window,
+    count: int,
+) -> Tensor:
+    """Parts of the samples, or of the kernel's filters, each in one call.
+
+    Args:
+        name: The function's, for two operands and a result.
+        operands: These.
+        shapes: The image, the kernel and the convolution's result, among them.
+        window: How the kernel moves.
+        count: How many samples or filters the result has.
+    """
+    dense = [x.contiguous() for x in operands]
+    image, kernel, result = (x.shape for x in shapes)
+    moves = (*window.stride, *window.padding, *window.dilation, window.groups)
+    shape = torch.tensor([*image, kernel[0], *kernel[2:], *result[2:], *moves])
+    addresses = [x.data_ptr() for x in (*dense, shape)]
+    function = compiled_function(name, 4, 2)
+    products = _size(kernel[1:]) * _size(result)
+    kernels.in_parts(
+        count,
+        lambda start, end: function(*addresses, start, end),
+        least=1 + _PART // max(1, products // max(1, count)),
+    )
+    return dense[2]
+
+
 def _by_group(x: Tensor, window: Window, dim: int) -> Tensor:
-    require_float32(x)
-    return x.unflatten(dim, (window.groups, x.shape[dim] // window.groups))
+    shape = (*x.shape[:dim], window.groups, x.shape[dim] // window.groups, *x.shape[dim + 1 :])
+    return x.reshape(shape)
 
 
 def _filtered(  # noqa: PLR0917 -- what it is made of
@@ -158,24 +211,20 @@ def _filtered(  # noqa: PLR0917 -- what it is made of
     images: FixedPoint,
     window: Window,
     size: Pair,
-    realisation: Realisation | None,
+    how: Realisation,
 ) -> Tensor:
     """(batch, filters, height, width), from integers of images of (batch, groups, channels, …)."""
     kernel = (filters.integers.shape[3], filters.integers.shape[4])
     rows = filters.integers.flatten(2)
-    result = images.integers.new_empty(
-        (len(integers), *rows.shape[:2], _product(size)), dtype=torch.float32
-    )
-    for part in _chunks(len(integers), len(rows) * rows.shape[2] * _product(size)):
-        total = sum_of_products(
-            rows, _patches(integers[part], kernel, window), realisation or Realisation.FLOAT64
-        )
+    result = images.integers.new_empty((len(integers), *rows.shape[:2], _size(size)), dtype=torch.float32)
+    for part in _chunks(len(integers), len(rows) * rows.shape[2] * _size(size)):
+        total = sum_of_products(rows, _patches(integers[part], kernel, window), how)
         result[part] = rounded(
             total,
             (images.exponents[part].flatten(3), filters.exponents.flatten(2)),
             (images.finite[part].flatten(3), filters.finite.flatten(2)),
         )
-    return result.reshape(len(integers), -1, *size)
+    return result.reshape(len(integers), len(rows) * rows.shape[1], *size)
 
 
 def _chunks(count: int, size: int) -> list[slice]:
@@ -185,11 +234,11 @@ def _chunks(count: int, size: int) -> list[slice]:
 
 
 def _patches(x: Tensor, kernel: Pair, window: Window) -> Tensor:
-    """(batch, groups, channels · kernel height · kernel width, positions); copies numbers, pads with zeros."""
+    """(batch, groups, channels · kernel's places, positions); copies numbers, and pads with zeros."""
     patches = functional.unfold(
         x.flatten(0, 1), kernel, dilation=window.dilation, padding=window.padding, stride=window.stride
     )
-    return patches.unflatten(0, x.shape[:2])
+    return patches.reshape(*x.shape[:2], *patches.shape[1:])
 
 
 def _spread(gradient: Tensor, weight: Tensor, window: Window, size: Pair) -> Tensor:
@@ -206,7 +255,7 @@ def _spread(gradient: Tensor, weight: Tensor, window: Window, size: Pair) -> Ten
     return functional.pad(spread, (*margins[1], *margins[0]))
 
 
-def _product(sizes: Sequence[int]) -> int:
+def _size(sizes: Sequence[int]) -> int:
     result = 1
     for size in sizes:
         result *= size
@@ -216,12 +265,7 @@ def _product(sizes: Sequence[int]) -> int:
 def _size_out(size: Sequence[int], weight: Tensor, window: Window) -> Pair:
     shapes = f"an image of shape {tuple(size)} and a kernel of shape {tuple(weight.shape)}"
     groups = window.groups
-    if (
-        len(size) != 4
-        or weight.dim() != 4
-        or size[1] != weight.shape[1] * groups
-        or weight.shape[0] % groups
-    ):
+    if len(size) != 4 or weight.dim() != 4 or size[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise ReplayError(f"{shapes} do not fit", where="conv2d")
     out = []
     for side, axis in enumerate((2, 3)):

@@ -23,6 +23,8 @@ import torch
 T = TypeVar("T")
 
 VARIABLE = "GRADSEAL_EXACT_KERNEL"
+ABI = 2
+"""That of c/abi.c: a library left over from another version is not used."""
 # The variable may name what the processor does not have.
 _SUPPORTED: dict[str, Callable[[], bool]] = {
     "avx512": torch.cpu._is_avx512_supported,
@@ -41,13 +43,18 @@ def library() -> ctypes.CDLL | None:
     for width in _WIDTHS.get(torch.backends.cpu.get_cpu_capability(), ("baseline",)):
         path = Path(__file__).with_name(f"_kernel_{width}.so")
         if path.is_file() and _SUPPORTED[width]():
-            return ctypes.CDLL(str(path))
+            try:
+                loaded = ctypes.CDLL(str(path))
+            except OSError:  # built for another kind of processor
+                continue
+            if loaded.gradseal_abi() == ABI:
+                return loaded
     return None
 
 
 def usable(*tensors: torch.Tensor) -> bool:
     """Whether the library is there and these tensors are where it can reach them."""
-    return library() is not None and all(t.device.type == "cpu" for t in tensors)
+    return library() is not None and all(t.is_cpu for t in tensors)
 
 
 _KINDS: Mapping[str, Any] = {
@@ -70,6 +77,12 @@ def function(name: str, arguments: str, result: str = "") -> Callable[..., Any] 
     return None if found is None else _declared(found, name, arguments, result)
 
 
+def function_for(name: str, arguments: str, *tensors: torch.Tensor) -> Callable[..., Any] | None:
+    """As `function`; None too where a tensor is out of its reach, or has no dimension or element."""
+    found = function(name, arguments)
+    return found if usable(*tensors) and all(t.dim() and t.numel() for t in tensors) else None
+
+
 @cache
 def _declared(found: ctypes.CDLL, name: str, arguments: str, result: str) -> Callable[..., Any] | None:
     # By index, which makes another object than an attribute does: whoever uses that declares its own types.
@@ -90,17 +103,19 @@ def in_parts(count: int, work: Callable[[int, int], None], *, least: int) -> Non
         work: Does the items from start to below end; releases the interpreter's lock.
         least: The fewest items worth a thread.
     """
-    threads = min(torch.get_num_threads(), max(1, count // max(1, least)))
+    parts = count // max(1, least)
+    threads = min(torch.get_num_threads(), parts) if parts > 1 else 1
     if threads <= 1 or getattr(_HERE, "within", False):
         work(0, count)
         return
     bounds = [count * i // threads for i in range(threads + 1)]
-    for done in _pool(threads).map(work, bounds[:-1], bounds[1:]):
+    for done in _pool(threads, os.getpid()).map(work, bounds[:-1], bounds[1:]):
         del done
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    # Of this process: one that was forked off has none of the threads.
     return ThreadPoolExecutor(threads, thread_name_prefix="exact", initializer=_enter)
 
 
@@ -120,4 +135,5 @@ def in_each_thread(work: Callable[[], T]) -> list[T]:
         gate.wait()
         return work()
 
-    return [waited.result() for waited in [_pool(threads).submit(once) for _ in range(threads)]]
+    pool = _pool(threads, os.getpid())
+    return [waited.result() for waited in [pool.submit(once) for _ in range(threads)]]

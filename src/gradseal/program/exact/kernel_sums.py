@@ -1,8 +1,8 @@
 """Exact sums by the kernel: where the elements of each sum lie, and the calls.
 
-Gives what the definitions in `sums` and `fused` give, to the bit, or None where there is no kernel for it.
-The kernel takes tensors without gaps as (outer, a, b, c), sums along a and c, and leaves the results in the
-order of (outer, b). Order here: sums along dimensions, one large sum, sums into places.
+Gives what the definitions in `sums` and `fused_norms` give, to the bit, or None where there is no kernel for
+it. The kernel takes tensors without gaps as (outer, a, b, c), sums along a and c, and leaves the results in
+the order of (outer, b). Order here: sums along dimensions, one large sum, sums into places.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -51,59 +53,100 @@ def along(
         dims: Which dimensions are summed, as torch counts them; none means all.
         keepdim: Whether these stay, with size 1.
         divided: Whether the mean is wanted.
-        mean: float32, of the shape of the result with all dimensions.
-        factor: float32, of the shape of x.
+        mean: float32, broadcast to the result with all dimensions.
+        factor: float32, broadcast to x.
 
     Returns:
-        float32, in memory in the order of x; None where there is no kernel, no element, or an error.
+        float32, laid out row by row; None where there is no kernel, no element, or an error.
     """
-    run = kernel.function("sums", "ippppnnnnni") if kernel.usable(x) else None
-    reduced = _reduced(x, dims)
-    if run is None or reduced is None or not x.numel():
+    run = kernel.function("sums", "ippppnnnnni")
+    plan = _plan(x.shape, x.stride(), tuple(dims)) if run is not None and kernel.usable(x) else None
+    if run is None or plan is None:
         return None
-    x, order = _packed(x.detach())
-    groups = _groups([(x.shape[dim], dim in reduced) for dim in order])
-    if groups is None:
-        # What is summed comes last: never more than two groups.
-        order = [*(d for d in order if d not in reduced), *(d for d in order if d in reduced)]
-        x = x.permute(order).contiguous().permute(inverse(order))
-        groups = _groups([(x.shape[dim], dim in reduced) for dim in order]) or (1, 1, 1, 1)
-    outer, a, b, c = groups
-    result = torch.empty([1 if dim in reduced else x.shape[dim] for dim in order], dtype=torch.float32)
+    if plan.copied:
+        x = x.detach().permute(plan.order).contiguous().permute(inverse(plan.order))
+    outer, a, b, c = plan.groups
+    result = x.new_empty(plan.lying)
     if kind is Kind.PLAIN and outer * b == 1 and a * c >= 2 * _PART and torch.get_num_threads() > 1:
         _one_sum(x.data_ptr(), result.data_ptr(), a * c, divided)
     else:
-        means = result if mean is None else mean.detach().permute(order).contiguous()
-        factors = x if factor is None else laid_out(factor.detach(), x)
-        places = (x.data_ptr(), factors.data_ptr(), means.data_ptr(), result.data_ptr())
+        means = result if mean is None else mean.detach().expand(plan.kept).permute(plan.order).contiguous()
+        factors = x if factor is None else laid_out(factor.detach().expand(x.shape), x)
+        places = (x.data_ptr(), factors.data_ptr(), means.data_ptr(), result.data_ptr(), a, b, c)
+        count = outer * b
 
         def part(start: int, end: int) -> None:
-            run(kind, *places, a, b, c, start, end, divided)
+            run(kind, *places, start, end, divided)
 
-        kernel.in_parts(outer * b, part, least=max(1, _PART // (a * c)))
-    if order != sorted(order):
-        result = result.permute(inverse(order))
-    return result if keepdim else result.squeeze(tuple(reduced))
-
-
-def _reduced(x: Tensor, dims: Sequence[int]) -> set[int] | None:
-    """The dimensions that are summed; None where torch refuses them."""
-    if not dims or not x.dim():
-        return set(range(x.dim())) if all(-1 <= dim <= 0 for dim in dims) or x.dim() else None
-    reduced = {dim % x.dim() for dim in dims}
-    fits = max(dims) < x.dim() and min(dims) >= -x.dim() and len(reduced) == len(dims)
-    return reduced if fits else None
+        kernel.in_parts(count, part, least=max(1, _PART // (a * c)))
+    if plan.turned:
+        result = result.permute(inverse(plan.order)).contiguous()
+    return result.view(plan.kept if keepdim else plan.left)
 
 
-def _packed(x: Tensor) -> tuple[Tensor, list[int]]:
-    """A tensor without gaps in memory, itself where it has none, and its dimensions from the outermost in."""
-    order = list(range(x.dim()))
-    if x.is_contiguous():
-        return x, order
-    order.sort(key=x.stride, reverse=True)
-    if x.permute(order).is_contiguous():
-        return x, order
-    return x.contiguous(), sorted(order)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """How the kernel sums along dimensions of tensors of one shape and layout.
+
+    Args:
+        copied: Whether the tensor is copied first, so that it lies without gaps in the order below.
+        order: The dimensions, from the outermost in memory in.
+        groups: The sizes (outer, a, b, c), of which a and c are summed.
+        lying: The shape of the result in that order, summed dimensions having size 1.
+        turned: Whether that is not the order of the result.
+        kept: The shape of the result if summed dimensions stay.
+        left: That if they do not.
+    """
+
+    copied: bool
+    order: list[int]
+    groups: tuple[int, int, int, int]
+    lying: list[int]
+    turned: bool
+    kept: list[int]
+    left: list[int]
+
+
+@lru_cache(maxsize=4096)
+def _plan(shape: Sequence[int], strides: tuple[int, ...], dims: tuple[int, ...]) -> _Plan | None:
+    """The plan; None where there are no elements, or torch refuses the dimensions."""
+    rank = len(shape)
+    among = dims if dims and rank else range(rank)
+    reduced = {dim % rank for dim in among}
+    if (
+        0 in shape
+        or len(reduced) < len(among)
+        or any(not -max(rank, 1) <= dim < max(rank, 1) for dim in dims)
+    ):
+        return None
+    order = sorted(range(rank), key=lambda dim: -strides[dim] if shape[dim] > 1 else 0)
+    copied = not _dense([shape[dim] for dim in order], [strides[dim] for dim in order])
+    order = list(range(rank)) if copied or _dense(shape, strides) else order
+    groups = _groups([(shape[dim], dim in reduced) for dim in order])
+    if groups is None:
+        # What is summed comes last: never more than two groups.
+        copied, order = True, sorted(range(rank), key=lambda dim: dim in reduced)
+        groups = _groups([(shape[dim], dim in reduced) for dim in order]) or (1, 1, 1, 1)
+    kept = [1 if dim in reduced else size for dim, size in enumerate(shape)]
+    return _Plan(
+        copied=copied,
+        order=order,
+        groups=groups,
+        lying=[kept[dim] for dim in order],
+        turned=[dim for dim in order if kept[dim] > 1] != [dim for dim in range(rank) if kept[dim] > 1],
+        kept=kept,
+        left=[size for dim, size in enumerate(shape) if dim not in reduced],
+    )
+
+
+def _dense(sizes: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether a tensor lies row by row, without gaps."""
+    expected = 1
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def inverse(order: Sequence[int]) -> list[int]:
@@ -191,11 +234,11 @@ def into(x: Tensor, dim: int, index: Tensor, shape: list[int], *, each: bool = F
     x, index = x.detach().contiguous(), index.contiguous()
     outer, length, width = math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :])
     largest = _largest(x.data_ptr(), x.numel())
-    result = torch.empty(shape, dtype=torch.float32)
+    result = x.new_empty(shape)
     done: list[int] = []
 
     def part(start: int, end: int) -> None:
-        room = torch.empty(shape[dim] * width, dtype=torch.float64)
+        room = x.new_empty(shape[dim] * width, dtype=torch.float64)
         places = (x.data_ptr(), index.data_ptr(), room.data_ptr(), result.data_ptr())
         done.append(run(*places, length, width, shape[dim], largest, each, start, end))
 

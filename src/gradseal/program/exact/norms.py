@@ -17,13 +17,20 @@ from torch import Tensor
 
 from gradseal.errors import ReplayError
 from gradseal.program.exact.functions import require_float32, rsqrt
+from gradseal.program.exact.fused_norms import (
+    gradient,
+    in_double,
+    layer_gradient,
+    mean_of_squares,
+    means_away,
+    normal,
+    sum_away_times,
+)
 from gradseal.program.exact.sums import mean_along, sum_along
 
 Three = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-_CHUNK: Final = 1 << 16
-"""Elements per pass in float64, whose temporaries then stay in the second-level cache."""
 _RMS_EPS: Final = 2.0**-23
 """For a root mean square without its own: the distance from 1 to the next float32."""
 
@@ -71,7 +78,7 @@ def native_batch_norm(  # noqa: PLR0917 -- as the operator has them
         centre = known_mean.to(torch.float64).view(across)
         inverse = _inverse(known_variance, eps)[1].view(across)
         saved = (x.new_empty(0), x.new_empty(0))
-    return _normal(x, centre, inverse, _row(weight, across), _row(bias, across)), *saved
+    return normal(x, centre, inverse, _row(weight, across), _row(bias, across)), *saved
 
 
 def _batch_norm_without_statistics(  # noqa: PLR0917 -- as the operator has them
@@ -110,18 +117,17 @@ def native_batch_norm_backward(  # noqa: PLR0917 -- as the operator has them
     total = sum_along(grad, dims, keepdim=True) if needed or output_mask[2] else None
     along = None
     if needed or output_mask[1]:
-        products = torch.sub(x, mean.view(across)).mul_(grad)
-        along = sum_along(products, dims, keepdim=True)
+        along = sum_away_times(x, mean.view(across), grad, dims)
     to_input = None
     if output_mask[0]:
         row = _row(weight, across)
         if train and along is not None and total is not None:
             parts = _weighted(along, row), _weighted(total, row)
             slope, level = _of_sums(*parts, x.numel() // max(x.shape[1], 1), inverse)
-            to_input = _gradient(grad, row, level, x, mean.view(across), slope=slope, inverse=inverse)
+            to_input = gradient(grad, row, level, x, mean.view(across), slope=slope, inverse=inverse)
         else:
             factor = torch.ones_like(inverse) if row is None else row
-            to_input = _in_double(lambda g, w, r: g.mul_(w).mul_(r), grad, factor, wide)
+            to_input = in_double(lambda g, w, r: g.mul_(w).mul_(r), grad, factor, wide)
     to_weight = torch.mul(along, inverse).flatten() if output_mask[1] and along is not None else None
     return to_input, to_weight, total.flatten() if output_mask[2] and total is not None else None
 
@@ -152,7 +158,7 @@ def native_layer_norm(
     outer, dims = _split(input, normalized_shape, "native_layer_norm")
     x, shape = input.contiguous(), [*[1] * len(outer), *normalized_shape]
     mean, centre, _, saved_inverse, inverse = _statistics(x, dims, eps)
-    result = _normal(x, centre, inverse, _row(weight, shape), _row(bias, shape))
+    result = normal(x, centre, inverse, _row(weight, shape), _row(bias, shape))
     return result, mean, saved_inverse
 
 
@@ -174,21 +180,14 @@ def native_layer_norm_backward(  # noqa: PLR0917 -- as the operator has them
         ReplayError: A tensor is not float32, or the shape is not the input's.
     """
     _require(grad_out, input, mean, rstd, weight, bias)
-    outer, dims = _split(input, normalized_shape, "native_layer_norm_backward")
-    rows = [*input.shape[: len(outer)], *[1] * len(dims)]
-    grad, x = grad_out.contiguous(), input.contiguous()
-    centre, inverse = mean.reshape(rows), rstd.reshape(rows)
-    normal = torch.sub(x, centre).mul_(inverse)
-    to_weight = _over(torch.mul(grad, normal), normalized_shape) if output_mask[1] else None
+    outer, _ = _split(input, normalized_shape, "native_layer_norm_backward")
+    sizes = [math.prod(input.shape[: len(outer)]), math.prod(normalized_shape)]
+    grad, x = grad_out.contiguous().view(sizes), input.contiguous().view(sizes)
+    parts = (grad, x, mean.reshape(-1, 1), rstd.reshape(-1, 1), _row(weight, [1, sizes[1]]))
+    to_input, products = layer_gradient(*parts, output_mask[1])
+    to_weight = None if products is None else _over(products, normalized_shape)
     to_bias = _over(grad, normalized_shape) if output_mask[2] else None
-    if not output_mask[0]:
-        return None, to_weight, to_bias
-    row = _row(weight, [*[1] * len(outer), *normalized_shape])
-    weighted = _weighted(grad, row)
-    level = mean_along(weighted, dims, keepdim=True)
-    slope = mean_along(normal.mul_(weighted), dims, keepdim=True).to(torch.float64).mul_(inverse)
-    to_input = _gradient(grad, row, level, x, centre, slope=slope, inverse=inverse)
-    return to_input, to_weight, to_bias
+    return to_input.view(input.shape) if output_mask[0] else None, to_weight, to_bias
 
 
 def fused_rms_norm(
@@ -210,11 +209,11 @@ def fused_rms_norm(
     """
     _require(input, weight)
     outer, dims = _split(input, normalized_shape, "_fused_rms_norm")
-    square = mean_along(torch.mul(input, input), dims, keepdim=True)
+    square = mean_of_squares(input, dims)
     saved_inverse, inverse = _inverse(square, _RMS_EPS if eps is None else eps)
     row = _row(weight, [*[1] * len(outer), *normalized_shape])
     factor = torch.ones_like(saved_inverse) if row is None else row
-    return _in_double(lambda v, s, w: v.mul_(s).mul_(w), input, inverse, factor), saved_inverse
+    return in_double(lambda v, s, w: v.mul_(s).mul_(w), input, inverse, factor), saved_inverse
 
 
 def native_group_norm(  # noqa: PLR0917 -- as the operator has them
@@ -248,7 +247,7 @@ def native_group_norm(  # noqa: PLR0917 -- as the operator has them
     _require(input, weight, bias)
     x, channels = _in_groups(input, N, C, HxW, group)
     mean, centre, _, saved_inverse, inverse = _statistics(x, range(2, x.dim()), eps)
-    result = _normal(x, centre, inverse, _row(weight, channels), _row(bias, channels))
+    result = normal(x, centre, inverse, _row(weight, channels), _row(bias, channels))
     return _out_of_groups(result, input), mean.view(N, group), saved_inverse.view(N, group)
 
 
@@ -277,7 +276,7 @@ def native_group_norm_backward(  # noqa: PLR0917 -- as the operator has them
     inverse = rstd.reshape(N, group, *[1] * (x.dim() - 2))
     centre = mean.reshape(inverse.shape)
     places = range(3, x.dim())
-    along = sum_along(torch.sub(x, centre).mul_(grad), places, keepdim=True)
+    along = sum_away_times(x, centre, grad, places)
     total = sum_along(grad, places, keepdim=True)
     to_weight = sum_along(torch.mul(along, inverse), (0,)).reshape(C) if output_mask[1] else None
     to_bias = sum_along(total, (0,)).reshape(C) if output_mask[2] else None
@@ -286,7 +285,7 @@ def native_group_norm_backward(  # noqa: PLR0917 -- as the operator has them
     row = _row(weight, channels)
     sums = [sum_along(_weighted(part, row), (2,), keepdim=True) for part in (along, total)]
     slope, level = _of_sums(sums[0], sums[1], C // group * HxW, inverse)
-    to_input = _gradient(grad, row, level, x, centre, slope=slope, inverse=inverse)
+    to_input = gradient(grad, row, level, x, centre, slope=slope, inverse=inverse)
     return _out_of_groups(to_input, input), to_weight, to_bias
 
 
@@ -302,9 +301,7 @@ def _statistics(x: Tensor, dims: Sequence[int], eps: float) -> tuple[Tensor, Ten
     The float64 ones have more digits: that of the mean by the mean of the deviations from the float32 one.
     """
     mean = mean_along(x, tuple(dims), keepdim=True)
-    deviation = torch.sub(x, mean)
-    rest = mean_along(deviation, tuple(dims), keepdim=True).to(torch.float64)
-    square = mean_along(deviation.mul_(deviation), tuple(dims), keepdim=True).to(torch.float64)
+    rest, square = (part.to(torch.float64) for part in means_away(x, mean, tuple(dims)))
     variance = square.sub_(torch.mul(rest, rest)).clamp_(min=0.0)
     centre = torch.add(mean.to(torch.float64), rest)
     return mean, centre, variance.to(torch.float32), *_inverse(variance, eps)
@@ -320,57 +317,6 @@ def _inverse(variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     fine = torch.rsub(halved, 1.5).mul_(wide)
     # Of 0 and ∞, the step makes 0 · ∞.
     return coarse, torch.where(torch.eq(fine, fine), fine, wide)
-
-
-def _in_double(formula: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """A formula of the elements, in float64, rounded to float32 once; laid out as `x` is.
-
-    Args:
-        formula: Takes float64, may write to what it gets in the place of `x` only.
-        x: float32, of the shape of the result.
-        others: float32 or float64, which broadcast to it and have as many dimensions.
-    """
-    result = torch.empty_like(x)
-    rows = x.shape[0]
-    step = max(1, _CHUNK * rows // max(x.numel(), 1))
-    wide = [(o if o.numel() == x.numel() else o.to(torch.float64), o.shape[0] == rows) for o in others]
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        pieces = [(o[part] if split else o).to(torch.float64) for o, split in wide]
-        result[part] = formula(x[part].to(torch.float64, copy=True), *pieces)
-    return result
-
-
-def _normal(x: Tensor, centre: Tensor, inverse: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """(x − centre) · inverse · weight + bias."""
-
-    def formula(v: Tensor, c: Tensor, r: Tensor, *rest: Tensor) -> Tensor:
-        v.sub_(c).mul_(r)
-        v = v if weight is None else v.mul_(rest[0])
-        return v if bias is None else v.add_(rest[-1])
-
-    return _in_double(formula, x, centre, inverse, *[t for t in (weight, bias) if t is not None])
-
-
-def _gradient(
-    grad: Tensor,
-    weight: Tensor | None,
-    level: Tensor,
-    x: Tensor,
-    centre: Tensor,
-    *,
-    slope: Tensor,
-    inverse: Tensor,
-) -> Tensor:
-    """(grad · weight − level − (x − centre) · slope) · inverse."""
-
-    def formula(g: Tensor, *given: Tensor) -> Tensor:
-        v, c, m, s, r, *rest = given
-        g = g.mul_(rest[0]) if rest else g
-        return g.sub_(m).sub_(torch.sub(v, c).mul_(s)).mul_(r)
-
-    weights = [] if weight is None else [weight]
-    return _in_double(formula, grad, x, centre, level, slope, inverse, *weights)
 
 
 def _of_sums(along: Tensor, total: Tensor, count: int, inverse: Tensor) -> tuple[Tensor, Tensor]:

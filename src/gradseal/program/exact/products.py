@@ -12,6 +12,7 @@ docs/spec/arithmetic.md, section 3.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gradseal.errors import ReplayError
+from gradseal.program.exact import kernel
 from gradseal.program.exact.digits import (
     BITS,
     DIGIT_BITS,
@@ -37,6 +39,8 @@ _SAFE = 32  # products of integers of 24 bits: 2^48 · 32 = 2^53, what a float64
 _SQUARED_BOUND = 2.0**106 * (1 - 2.0**-20)  # for sums of squares that were rounded up to 2^27 times
 _SPLIT = 1.5 * 2.0**78  # added and subtracted, it rounds to a multiple of 2^26
 _INT8_BLOCK = 2**18  # 64 · 64 · 2^18 is below 2^31
+_PART = 2**20
+"""The fewest products that are worth a thread."""
 
 
 class Realisation(StrEnum):
@@ -101,14 +105,15 @@ def bmm(a: Tensor, b: Tensor, *, realisation: Realisation | None = None) -> Tens
 
 
 def _require(operator: str, a: Tensor, b: Tensor, dimensions: int) -> None:
-    shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
-    if a.dim() != dimensions or b.dim() != dimensions:
+    left, right = a.shape, b.shape
+    if len(left) != dimensions or len(right) != dimensions:
         raise ReplayError(
-            f"operands of shapes {shapes} have not {dimensions} dimensions each", where=operator
+            f"operands of shapes {tuple(left)} and {tuple(right)} have not {dimensions} dimensions each",
+            where=operator,
         )
-    if a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
-        raise ReplayError(f"shapes {shapes} do not fit", where=operator)
-    require_length(a.shape[-1], where=operator)
+    if left[-1] != right[-2] or left[:-2] != right[:-2]:
+        raise ReplayError(f"shapes {tuple(left)} and {tuple(right)} do not fit", where=operator)
+    require_length(left[-1], where=operator)
     require_float32(a, b)
 
 
@@ -122,10 +127,79 @@ def require_length(length: int, *, where: str) -> None:
         raise ReplayError(f"a sum of {length} products is longer than {MAX_LENGTH}", where=where)
 
 
+def chosen(realisation: Realisation | None, *tensors: Tensor) -> Realisation:
+    """The realisation asked for, or the fastest there is for these tensors.
+
+    Raises:
+        ReplayError: It is asked for by name, and there is none.
+    """
+    compiled = kernel.usable(*tensors)
+    if realisation is Realisation.KERNEL and not compiled:
+        raise ReplayError("there is no compiled kernel for these tensors", where="exact arithmetic")
+    if realisation is None:
+        return Realisation.KERNEL if compiled else Realisation.FLOAT64
+    return realisation
+
+
 def _product(a: Tensor, b: Tensor, realisation: Realisation | None) -> Tensor:
+    how = chosen(realisation, a, b)
+    if how is Realisation.KERNEL:
+        return _compiled(a, b)
     rows, columns = fixed_point(a, (-1,)), fixed_point(b, (-2,))
-    total = sum_of_products(rows.integers, columns.integers, realisation or Realisation.FLOAT64)
+    total = sum_of_products(rows.integers, columns.integers, how)
     return rounded(total, (rows.exponents, columns.exponents), (rows.finite, columns.finite))
+
+
+def _compiled(a: Tensor, b: Tensor) -> Tensor:
+    """Parts of the batch or, of one pair of matrices, of the rows, each in one call."""
+    *batch, m, k = a.shape
+    n = b.shape[-1]
+    out = torch.empty((*batch, m, n))
+    multiply = compiled_function("gradseal_products", 3, 10)
+    left, right, to = a.data_ptr(), b.data_ptr(), out.data_ptr()
+    strides = (*(a.stride() if batch else (0, *a.stride())), *(b.stride() if batch else (0, *b.stride())))
+    if batch and batch[0] != 1:
+        apart, b_apart = 4 * strides[0], 4 * strides[3]
+
+        def pairs(start: int, end: int) -> None:
+            at = left + start * apart, right + start * b_apart, to + start * 4 * m * n
+            multiply(*at, end - start, m, k, n, *strides)
+
+        kernel.in_parts(batch[0], pairs, least=1 + _PART // (m * k * n + 1))
+        return out
+    apart = 4 * strides[1]
+
+    def rows(start: int, end: int) -> None:
+        multiply(left + start * apart, right, to + start * 4 * n, 1, end - start, k, n, *strides)
+
+    kernel.in_parts(m, rows, least=1 + _PART // (k * n + 1))
+    return out
+
+
+def compiled_function(name: str, addresses: int, integers: int) -> Callable[..., None]:
+    """A function of the kernel.
+
+    Args:
+        name: Its own.
+        addresses: How many addresses it takes.
+        integers: How many integers it takes after these.
+
+    Returns:
+        It, raising ReplayError where memory lacks.
+    """
+    function = getattr(kernel.library(), name)
+    if function.argtypes is None:
+        function.restype = ctypes.c_int32
+        function.argtypes = [ctypes.c_void_p] * addresses + [ctypes.c_int64] * integers
+        function.errcheck = _has_memory
+    call: Callable[..., None] = function
+    return call
+
+
+def _has_memory(lacking: int, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    del function, arguments
+    if lacking:
+        raise ReplayError("not enough memory", where="exact arithmetic")
 
 
 def sum_of_products(a: Tensor, b: Tensor, realisation: Realisation) -> Total:
@@ -197,7 +271,9 @@ def _squares(x: Tensor, dim: int) -> list[float]:
     if not lines.numel():
         return [0.0] * -(-length // _SAFE)
     whole = length - length % _SAFE
-    found: list[float] = lines[:whole].unflatten(0, (-1, _SAFE)).sum(1).amax(1).tolist() if whole else []
+    found: list[float] = (
+        lines[:whole].reshape(-1, _SAFE, lines.shape[1]).sum(1).amax(1).tolist() if whole else []
+    )
     return found + ([float(lines[whole:].sum(0).max())] if whole < length else [])
 
 
@@ -228,7 +304,7 @@ def blocks(rows: list[float], columns: list[float]) -> list[tuple[int, int]]:
 def _int8_sum(a: Tensor, b: Tensor) -> Total:
     """Sixteen products of matrices of digits, weighted."""
     left, right = digits(a), digits(b)
-    shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    shape = (*_batch(a, b), a.shape[-2], b.shape[-1])
     # Of weights 2^0 to 2^21, and 2^28 to 2^42 in units of 2^28: both stay below 2^63 for K ≤ 2^27.
     low, high = (torch.zeros(shape, dtype=torch.int64, device=a.device) for _ in range(2))
     for start in range(0, a.shape[-1], _INT8_BLOCK):
@@ -247,11 +323,16 @@ def _int8_sum(a: Tensor, b: Tensor) -> Total:
     return Total(high=high.to(torch.float64) * 2.0**unit, low=low.to(torch.float64))
 
 
+def _batch(a: Tensor, b: Tensor) -> tuple[int, ...]:
+    shape = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # type: ignore[no-untyped-call]
+    return tuple(shape)
+
+
 def _int8_product(a: Tensor, b: Tensor) -> Tensor:
     """int32 sums of int8 products; PyTorch's operator takes one pair of matrices."""
     if a.dim() == b.dim() == 2:
         return torch._int_mm(a.contiguous(), b.contiguous())
-    batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    batch = _batch(a, b)
     a, b = (x.expand(*batch, *x.shape[-2:]).flatten(0, -3) for x in (a, b))
     pairs = [_int8_product(left, right) for left, right in zip(a, b, strict=True)]
     result = torch.stack(pairs) if pairs else a.new_zeros((0, a.shape[1], b.shape[2]), dtype=torch.int32)

@@ -18,6 +18,7 @@ from torch import Tensor
 from gradseal.errors import ReplayError
 from gradseal.program.exact import functions
 from gradseal.program.exact.functions import require_float32
+from gradseal.program.exact.fused_softmax import log_shares, log_shares_gradient, shares, shares_gradient
 from gradseal.program.exact.sums import sum_along
 
 
@@ -69,8 +70,7 @@ def log_softmax(self: Tensor, dim: int, half_to_float: bool) -> Tensor:
     _require(self, half_to_float)
     if not self.numel():
         return _empty(self)
-    shifted = _shifted(self, dim)[0]
-    return shifted.sub_(functions.log(sum_along(functions.exp(shifted), (dim,), keepdim=True)))
+    return log_shares(self, dim)
 
 
 def softmax_backward(grad_output: Tensor, output: Tensor, dim: int, input_dtype: torch.dtype) -> Tensor:
@@ -90,9 +90,7 @@ def softmax_backward(grad_output: Tensor, output: Tensor, dim: int, input_dtype:
     """
     _require(grad_output, input_dtype is not torch.float32)
     require_float32(output)
-    grad, shares_ = grad_output.contiguous(), output.contiguous()
-    mean = sum_along(torch.mul(grad, shares_), (dim,), keepdim=True)
-    return torch.sub(grad, mean).mul_(shares_)
+    return shares_gradient(grad_output, output, dim)
 
 
 def log_softmax_backward(grad_output: Tensor, output: Tensor, dim: int, input_dtype: torch.dtype) -> Tensor:
@@ -102,9 +100,7 @@ def log_softmax_backward(grad_output: Tensor, output: Tensor, dim: int, input_dt
         ReplayError: An element type is another one.
     """
     _require(grad_output, input_dtype is not torch.float32)
-    grad = grad_output.contiguous()
-    weight = functions.exp(output).mul_(sum_along(grad, (dim,), keepdim=True))
-    return torch.sub(grad, weight)
+    return log_shares_gradient(grad_output, output, dim)
 
 
 def logsumexp(self: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
@@ -133,29 +129,6 @@ def logsumexp(self: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> 
     total = sum_along(functions.exp(torch.sub(self, offset)), dims, keepdim=True)
     result = functions.log(total).add_(offset)
     return result if keepdim else result.squeeze(dims)
-
-
-def shares(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What `softmax` gives, the sum of the exponentials of what is left after the largest, and the largest.
-
-    Args:
-        x: float32, any shape and strides, not empty.
-        dim: Which dimension is a row; it stays in the sum and the largest, with size 1.
-
-    Raises:
-        ReplayError: `x` is not float32.
-    """
-    shifted, largest = _shifted(x, dim)
-    powers = functions.exp(shifted)
-    total = sum_along(powers, (dim,), keepdim=True)
-    return powers.div_(total), total, largest
-
-
-def _shifted(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    rows = x.contiguous()
-    # Which zero is the largest of ±0 does not show: both then have the exponential 1.
-    largest = torch.amax(rows, dim, keepdim=True)
-    return torch.sub(rows, largest), largest
 
 
 def _empty(x: Tensor) -> Tensor:

@@ -2,4 +2,4 @@
 
 #include <stdint.h>
 
-__attribute__((visibility("default"))) int32_t gradseal_abi(void) { return 1; }
+__attribute__((visibility("default"))) int32_t gradseal_abi(void) { return 2; }

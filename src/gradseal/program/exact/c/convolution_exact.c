@@ -217,12 +217,12 @@ static void make_grid(Plan *p, Grid *grid, int64_t a, int64_t b, char **from) {
 
 static void one_tile(int64_t count, const double *a, const double *b, const int64_t *offsets, double *c,
                      int64_t row_length) {
-    tile(count, a, b, offsets, c, row_length, 0);
+    tile(count, a, b, offsets, c, NULL, NULL, row_length, REPLACE);
 }
 
 static void one_more_tile(int64_t count, const double *a, const double *b, const int64_t *offsets, double *c,
                           int64_t row_length) {
-    tile(count, a, b, offsets, c, row_length, 1);
+    tile(count, a, b, offsets, c, NULL, NULL, row_length, ADD);
 }
 
 /* Taps k0 to k1 of all results of a grid; `add` to what there is. */
@@ -249,7 +249,7 @@ static double largest_patch(const Plan *p, const Grid *grid) {
     return largest;
 }
 
-/* The sums of a grid; whether they are in two parts. */
+/* The sums of a grid; whether there are also high and low parts. */
 static int sums(const Plan *p, const Grid *grid, const double *filters) {
     int64_t width = width_of(grid, p), count = p->padded * width, k0 = 0, k = 0;
     if (grid->taps == 0) memset(p->sum, 0, sizeof(double) * (size_t)count);
@@ -269,32 +269,38 @@ static int sums(const Plan *p, const Grid *grid, const double *filters) {
         k = end;
     }
     if (k > k0) multiply(p, grid, filters, k0, k, 0);
-    if (flushed) flush(p->sum, p->high, p->low, count, 0);
     return flushed;
 }
 
-static void round_line(const double *restrict sum, const double *restrict low, double back, float *restrict out,
-                       int64_t count, int64_t step) {
-    if (step == 1 && low == NULL)
+/* `count` results, `step` apart, from their sums, and from the high and low parts if there are any. */
+static void round_line(const double *restrict sum, const double *restrict high, const double *restrict low,
+                       double back, float *restrict out, int64_t count, int64_t step) {
+    if (high == NULL && step == 1)
         for (int64_t j = 0; j < count; j++) out[j] = rounded(sum[j], back);
-    else if (low == NULL)
+    else if (high == NULL)
         for (int64_t j = 0; j < count; j++) out[j * step] = rounded(sum[j], back);
     else
-        for (int64_t j = 0; j < count; j++) out[j * step] = rounded(to_odd(sum[j], low[j]), back);
+        for (int64_t j = 0; j < count; j += LANES) {
+            float found[LANES];
+            lanes scale = (lanes){0} + back;
+            /* What is read past the end is some number, and not kept. */
+            round_parts(sum + j, high + j, low + j, scale, found);
+            for (int64_t l = j; l < count && l < j + LANES; l++) out[l * step] = found[l - j];
+        }
 }
 
 static void one_grid(const Plan *p, const Grid *grid, int64_t group, double back, float *out) {
     int64_t width = width_of(grid, p), line = p->axes[1].out;
     if (width == 0) return;
     int parts = sums(p, grid, grid->filters + group * p->padded * grid->taps);
-    const double *sum = parts ? p->high : p->sum;
     for (int64_t r = 0; r < p->kernel.rows; r++, out += p->axes[0].out * line) {
         Scale own = p->scales[group * p->kernel.rows + r];
         for (int64_t i = 0; i < grid->height; i++) {
             int64_t at = r * width + i * p->axes[1].length, step = p->axes[1].grids;
             float *to = out + (grid->at[0] + i * p->axes[0].grids) * line + grid->at[1];
             if (own.finite)
-                round_line(sum + at, parts ? p->low + at : NULL, own.back * back, to, grid->width, step);
+                round_line(p->sum + at, parts ? p->high + at : NULL, p->low + at, own.back * back, to, grid->width,
+                           step);
             else
                 fill_nan(to, grid->width, step);
         }
@@ -427,19 +433,214 @@ static void add_dots(const Dots *d, int64_t samples, int64_t length, const doubl
                      images + p, d->offsets + j, d->image, d->sum + i * d->padded_taps + j, d->padded_taps);
 }
 
-/* Takes a sample's slices to fixed point; sums of squares by row, the largest of any channel or filter. */
+INLINE double sum_of_squares(const double *x, int64_t count) {
+    lanes sum = {0};
+    int64_t i = 0;
+    double total = 0.0;
+    for (; i + LANES <= count; i += LANES) {
+        lanes own = *(const loose_lanes *)(x + i);
+        sum += own * own;
+    }
+    for (; i < count; i++) total += x[i] * x[i];
+    for (int l = 0; l < LANES; l++) total += sum[l];
+    return total;
+}
+
+/* Takes a sample's slices to fixed point; by row, the largest sum of squares of any channel or filter. */
 static void hold(const Dots *d, int64_t at, const float *x, const float *gradient, const Scale *of_channels,
                  const Scale *of_filters) {
     int64_t size = d->axes[0].size * d->axes[1].size, planes = d->axes[0].planes * d->axes[1].planes;
     int64_t columns = d->axes[1].length, rows = d->axes[0].length;
     double *image = d->images + at * d->image, *most = d->image_rows + at * rows;
-    for (int64_t c = 0; c < d->channels; c++)
+    memset(most, 0, sizeof(double) * (size_t)rows);
+    for (int64_t c = 0; c < d->channels; c++) {
+        /* Of what is not finite, the zeros of the start stay. */
+        if (!of_channels[c].finite) continue;
         fill_planes(x + c * size, of_channels[c].into, d->axes, image + c * d->plane, d->channels * d->plane, NULL);
-    for (int64_t i = 0; i < rows; i++) {
-        most[i] = 0.0;
-        for (int64_t q = 0; q < planes * d->channels; q++) {
-            double own = squares(image + q * d->plane + i * columns, columns, 1);
-            most[i] = own > most[i] ? own : most[i];
+        for (int64_t q = 0; q < planes; q++)
+            for (int64_t i = 0; i < rows; i++) {
+                double own = sum_of_squares(image + (q * d->channels + c) * d->plane + i * columns, columns);
+                most[i] = own > most[i] ? own : most[i];
+            }
+    }
+    most = d->gradient_rows + at * d->height;
+    memset(most, 0, sizeof(double) * (size_t)d->height);
+    for (int64_t f = 0; f < d->filters; f++) {
+        if (!of_filters[f].finite) continue;
+        double *line = d->gradients + at * d->results + f * d->length;
+        for (int64_t i = 0; i < d->height; i++) {
+            double *restrict row = line + i * columns;
+            const float *restrict own = gradient + (f * d->height + i) * d->width;
+            for (int64_t j = 0; j < d->width; j++) row[j] = fixed(own[j], of_filters[f].into);
+            double norm = sum_of_squares(row, d->width);
+            most[i] = norm > most[i] ? norm : most[i];
         }
     }
+}
+
+/* What is summed: the squares since it was last flushed. */
+typedef struct {
+    double gradients, images;
+    int flushed;
+} Course;
+
+static void flush_dots(const Dots *d, Course *course) {
+    int64_t count = d->padded * d->padded_taps;
+    flush(d->sum, d->high, d->low, count, !course->flushed);
+    memset(d->sum, 0, sizeof(double) * (size_t)count);
+    *course = (Course){.flushed = 1};
+}
+
+/* Positions from `begin` to `end` of one sample, and then a flush. */
+static void add_piece(const Dots *d, int64_t at, int64_t begin, int64_t end, Course *course) {
+    int64_t count = end - begin, length = rounded_up(count, LANES);
+    for (int64_t f = 0; f < d->padded; f++) {
+        double *piece = d->piece + f * d->length;
+        memcpy(piece, d->gradients + at * d->results + f * d->length + begin, sizeof(double) * (size_t)count);
+        for (int64_t p = count; p < length; p++) piece[p] = 0.0;
+    }
+    add_dots(d, 1, length, d->piece, d->images + at * d->image + begin);
+    flush_dots(d, course);
+}
+
+/* A sample whose sums alone could exceed 2^53: as many rows at a time as can be, or 32 positions of one. */
+static void add_rows(const Dots *d, int64_t at, Course *course) {
+    int64_t reach = d->axes[0].length - d->height, columns = d->axes[1].length;
+    const double *gradients = d->gradient_rows + at * d->height, *images = d->image_rows + at * d->axes[0].length;
+    for (int64_t i = 0, next; i < d->height; i = next) {
+        double a = 0.0, b = 0.0;
+        for (int64_t r = i; r < i + reach; r++) b += images[r];
+        for (next = i; next < d->height; next++) {
+            a += gradients[next];
+            b += images[next + reach];
+            if (a * b > BOUND) break;
+        }
+        if (next > i) {
+            add_piece(d, at, i * columns, next * columns, course);
+            continue;
+        }
+        next = i + 1;
+        for (int64_t p = i * columns; p < next * columns; p += SAFE)
+            add_piece(d, at, p, least(p + SAFE, next * columns), course);
+    }
+}
+
+static void add_samples(const Dots *d, int64_t samples, Course *course) {
+    int64_t first = 0;
+    for (int64_t n = 0; n <= samples; n++) {
+        double a = 0.0, b = 0.0;
+        int last = n == samples;
+        for (int64_t i = 0; !last && i < d->height; i++) a += d->gradient_rows[n * d->height + i];
+        for (int64_t i = 0; !last && i < d->axes[0].length; i++) b += d->image_rows[n * d->axes[0].length + i];
+        int cut = (course->gradients + a) * (course->images + b) > BOUND;
+        if (last || cut) {
+            if (n > first)
+                add_dots(d, n - first, d->length, d->gradients + first * d->results, d->images + first * d->image);
+            first = n;
+        }
+        if (!last && cut) {
+            flush_dots(d, course);
+            if (a * b > BOUND) {
+                add_rows(d, n, course);
+                first = n + 1;
+                continue;
+            }
+        }
+        course->gradients += a;
+        course->images += b;
+    }
+}
+
+static void largest_slices(const float *x, int64_t batch, int64_t of_sample, int64_t size, int64_t begin, int64_t end,
+                           Scale *found) {
+    for (int64_t c = begin; c < end; c++) {
+        uint32_t most = 0;
+        for (int64_t n = 0; n < batch; n++) {
+            uint32_t own = largest_of(x + n * of_sample + c * size, size);
+            most = own > most ? own : most;
+        }
+        found[c - begin] = scale_of(most);
+    }
+}
+
+/* The filters from `begin` to `end` of one group. */
+static int one_group(const float *gradient, const float *x, float *w, const Shape *s, Dots *d, int64_t group,
+                     int64_t begin, int64_t end) {
+    int64_t size = s->size[0] * s->size[1], out = d->height * d->width, places = s->kernel[0] * s->kernel[1];
+    d->filters = end - begin;
+    d->padded = rounded_up(d->filters, ROWS);
+    d->results = d->padded * d->length;
+    int64_t count = d->padded * d->padded_taps, room = 1 << 15;
+    d->held = least(s->batch, 1 + room / (d->image + d->results));
+    int64_t image_rows = d->held * d->axes[0].length, gradient_rows = d->held * d->height;
+    int64_t sizes[] = {d->held * d->image + PAST, d->held * d->results, d->results, image_rows, gradient_rows,
+                       count, count, count};
+    size_t total = sizeof(Scale) * (size_t)(d->channels + d->filters) + 128;
+    for (int i = 0; i < 8; i++) total += sizeof(double) * (size_t)sizes[i] + 64;
+    char *space = scratch(total);
+    if (space == NULL) return 1;
+    double **parts[] = {&d->images, &d->gradients, &d->piece, &d->image_rows, &d->gradient_rows,
+                        &d->sum,    &d->high,      &d->low};
+    for (int i = 0; i < 8; i++) *parts[i] = (double *)taken(&space, sizeof(double) * (size_t)sizes[i]);
+    Scale *of_channels = (Scale *)taken(&space, sizeof(Scale) * (size_t)d->channels);
+    Scale *of_filters = (Scale *)taken(&space, sizeof(Scale) * (size_t)d->filters);
+    largest_slices(x, s->batch, s->channels * size, size, group * d->channels, (group + 1) * d->channels, of_channels);
+    largest_slices(gradient, s->batch, s->filters * out, out, begin, end, of_filters);
+    memset(d->images, 0, sizeof(double) * (size_t)sizes[0]);
+    memset(d->gradients, 0, sizeof(double) * (size_t)sizes[1]);
+    memset(d->sum, 0, sizeof(double) * (size_t)count);
+    Course course = {0};
+    for (int64_t n = 0; n < s->batch; n += d->held) {
+        int64_t samples = least(d->held, s->batch - n);
+        for (int64_t i = 0; i < samples; i++)
+            hold(d, i, x + ((n + i) * s->channels + group * d->channels) * size,
+                 gradient + ((n + i) * s->filters + begin) * out, of_channels, of_filters);
+        add_samples(d, samples, &course);
+    }
+    for (int64_t f = 0; f < d->filters; f++)
+        for (int64_t c = 0; c < d->channels; c++) {
+            int64_t at = f * d->padded_taps + c * places;
+            float *to = w + (f + begin) * d->taps + c * places;
+            if (of_channels[c].finite && of_filters[f].finite)
+                round_line(d->sum + at, course.flushed ? d->high + at : NULL, d->low + at,
+                           of_channels[c].back * of_filters[f].back, to, places, 1);
+            else
+                fill_nan(to, places, 1);
+        }
+    return 0;
+}
+
+/* The gradient of w, from that of y, for the filters from `begin` to `end`. */
+EXPORT int32_t gradseal_convolution_weight(const float *gradient, const float *x, float *w, const int64_t *shape,
+                                           int64_t begin, int64_t end) {
+    Shape s;
+    memcpy(&s, shape, sizeof s);
+    int64_t filters = s.filters / s.groups, places = s.kernel[0] * s.kernel[1], lacking = 0;
+    Dots d = {.channels = s.channels / s.groups, .height = s.out[0], .width = s.out[1]};
+    d.taps = d.channels * places;
+    d.padded_taps = rounded_up(d.taps, DOTS);
+    char *lists = malloc(9 * 64 + sizeof(int64_t) * (size_t)(4 * (s.kernel[0] + s.kernel[1]) + d.padded_taps));
+    if (lists == NULL) return 1;
+    char *from = lists;
+    for (int side = 0; side < 2; side++) {
+        allot(&d.axes[side], s.kernel[side], &from);
+        reads_image(&d.axes[side], &s, side);
+    }
+    d.offsets = (int64_t *)from;
+    d.plane = plane_size(d.axes);
+    d.image = d.axes[0].planes * d.axes[1].planes * d.channels * d.plane;
+    d.length = rounded_up(d.height * d.axes[1].length, LANES);
+    for (int64_t t = 0; t < d.padded_taps; t++) {
+        int64_t own = t < d.taps ? t : 0, u = own % places / s.kernel[1], v = own % s.kernel[1];
+        int64_t plane = d.axes[0].plane[u] * d.axes[1].planes + d.axes[1].plane[v];
+        d.offsets[t] = (plane * d.channels + own / places) * d.plane + d.axes[0].shift[u] * d.axes[1].length +
+                       d.axes[1].shift[v];
+    }
+    for (int64_t f = begin; f < end && !lacking;) {
+        int64_t group = f / filters, last = least(end, (group + 1) * filters);
+        lacking = one_group(gradient, x, w, &s, &d, group, f, last);
+        f = last;
+    }
+    free(lists);
+    return (int32_t)lacking;
 }

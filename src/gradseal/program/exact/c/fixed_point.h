@@ -79,17 +79,23 @@ INLINE Scale scale_of(uint32_t largest) {
 
 INLINE double fixed(float x, double into) { return ((double)x * into + NEAREST) - NEAREST; }
 
+typedef int64_t wholes __attribute__((vector_size(8 * LANES)));
+typedef float loose_floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
 /* high + low rounded to odd: the next rounding, to fewer bits, is as if it were the only one. */
-INLINE double to_odd(double high, double low) {
-    double total = high + low;
-    double part = total - high;
-    double lost = (high - (total - part)) + (low - part);
-    int64_t bits;
-    memcpy(&bits, &total, 8);
-    int64_t move = (lost > 0.0) == (total > 0.0) ? 1 : -1;
-    bits += (lost != 0.0) & !(bits & 1) ? move : 0;
-    memcpy(&total, &bits, 8);
-    return total;
+INLINE lanes to_odd(lanes high, lanes low) {
+    lanes total = high + low, part = total - high, none = {0};
+    lanes lost = (high - (total - part)) + (low - part);
+    wholes bits = (wholes)total, same = (lost > none) == (total > none);
+    /* Comparisons give −1 or 0: a step is 1 away from zero where the signs are the same, else −1. */
+    return (lanes)(bits + ((-2 * same - 1) & (lost != none) & ((bits & 1) - 1)));
+}
+
+/* LANES sums of which the high parts are apart, rounded to float32. */
+INLINE void round_parts(const double *sum, const double *high, const double *low, lanes back, float *out) {
+    lanes own = *(const loose_lanes *)sum, head = (own + SPLIT) - SPLIT, rest = own - head;
+    lanes total = to_odd(*(const loose_lanes *)high + head, *(const loose_lanes *)low + rest) * back;
+    *(loose_floats *)out = __builtin_convertvector(total, loose_floats) + 0.0f;
 }
 
 /* −0 + 0 is +0. */
@@ -132,11 +138,16 @@ INLINE char *taken(char **from, size_t size) {
     return found;
 }
 
+/* What becomes of the sums that a tile finds in memory. */
+enum { REPLACE, ADD, BEGIN_PARTS, ADD_PARTS };
+
 /* The products of ROWS by COLUMNS of packed operands into a tile: `b` is a panel of COLUMNS for each step, or,
- * with `offsets`, wherever these say. */
+ * with `offsets`, wherever these say. The sums there are replaced, added to, or moved to the high and low parts
+ * before they are replaced; BEGIN_PARTS is for the first time that they are. */
 INLINE void tile(int64_t count, const double *restrict a, const double *restrict b, const int64_t *restrict offsets,
-                 double *restrict c, int64_t row_length, int add) {
+                 double *restrict c, double *restrict high, double *restrict low, int64_t row_length, int way) {
     lanes sum[ROWS][VECTORS] = {{{0}}};
+#pragma GCC unroll 4
     for (int64_t k = 0; k < count; k++) {
         const loose_lanes *from = (const loose_lanes *)(offsets ? b + offsets[k] : b + k * COLUMNS);
         lanes right[VECTORS];
@@ -150,11 +161,22 @@ INLINE void tile(int64_t count, const double *restrict a, const double *restrict
     }
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; i++) {
-        loose_lanes *to = (loose_lanes *)(c + i * row_length);
 #pragma GCC unroll 8
         for (int j = 0; j < VECTORS; j++) {
-            if (add) sum[i][j] += to[j];
-            to[j] = sum[i][j];
+            int64_t at = i * row_length + j * LANES;
+            loose_lanes *to = (loose_lanes *)(c + at);
+            if (way == ADD) sum[i][j] += *to;
+            if (way == BEGIN_PARTS || way == ADD_PARTS) {
+                loose_lanes *to_high = (loose_lanes *)(high + at), *to_low = (loose_lanes *)(low + at);
+                lanes own = *to, head = (own + SPLIT) - SPLIT, rest = own - head;
+                if (way == ADD_PARTS) {
+                    head += *to_high;
+                    rest += *to_low;
+                }
+                *to_high = head;
+                *to_low = rest;
+            }
+            *to = sum[i][j];
         }
     }
 }

@@ -66,7 +66,13 @@ static int scales(Side s, uint32_t *restrict bits, double *restrict into, double
 typedef double four __attribute__((vector_size(32)));
 typedef float loose_four __attribute__((vector_size(16), aligned(4), may_alias));
 typedef double stored_four __attribute__((vector_size(32), aligned(8), may_alias));
-typedef int64_t mask __attribute__((vector_size(32)));
+
+#if defined(__clang__)
+#define PICKED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int64_t picks __attribute__((vector_size(32)));
+#define PICKED(a, b, ...) __builtin_shuffle(a, b, (picks){__VA_ARGS__})
+#endif
 
 /* Four vectors that lie along memory, four steps of each, into a panel. */
 INLINE void turned(const float *x, int64_t vector, const double *into, double *panel, int width) {
@@ -76,12 +82,12 @@ INLINE void turned(const float *x, int64_t vector, const double *into, double *p
         four wide = __builtin_convertvector(*(const loose_four *)(x + i * vector), four);
         r[i] = (wide * into[i] + NEAREST) - NEAREST;
     }
-    four a = __builtin_shuffle(r[0], r[1], (mask){0, 4, 2, 6}), b = __builtin_shuffle(r[0], r[1], (mask){1, 5, 3, 7});
-    four c = __builtin_shuffle(r[2], r[3], (mask){0, 4, 2, 6}), d = __builtin_shuffle(r[2], r[3], (mask){1, 5, 3, 7});
-    *(stored_four *)(panel) = __builtin_shuffle(a, c, (mask){0, 1, 4, 5});
-    *(stored_four *)(panel + width) = __builtin_shuffle(b, d, (mask){0, 1, 4, 5});
-    *(stored_four *)(panel + 2 * width) = __builtin_shuffle(a, c, (mask){2, 3, 6, 7});
-    *(stored_four *)(panel + 3 * width) = __builtin_shuffle(b, d, (mask){2, 3, 6, 7});
+    four a = PICKED(r[0], r[1], 0, 4, 2, 6), b = PICKED(r[0], r[1], 1, 5, 3, 7);
+    four c = PICKED(r[2], r[3], 0, 4, 2, 6), d = PICKED(r[2], r[3], 1, 5, 3, 7);
+    *(stored_four *)(panel) = PICKED(a, c, 0, 1, 4, 5);
+    *(stored_four *)(panel + width) = PICKED(b, d, 0, 1, 4, 5);
+    *(stored_four *)(panel + 2 * width) = PICKED(a, c, 2, 3, 6, 7);
+    *(stored_four *)(panel + 3 * width) = PICKED(b, d, 2, 3, 6, 7);
 }
 
 INLINE void plain(Side s, int64_t v, int64_t start, int64_t count, const double *into, double *panel, int width,
@@ -138,27 +144,28 @@ static void pack_columns(Side s, int64_t v0, int64_t v1, int64_t k0, int64_t cou
     pack(s, v0, v1, k0, count, into, finite, panels, COLUMNS, norms);
 }
 
-static void one_tile(int64_t count, const double *a, const double *b, double *c, int64_t row_length) {
-    tile(count, a, b, NULL, c, row_length, 0);
+/* Steps k0 to k1 of packed blocks of `depth` steps, for a band of results: panels of COLUMNS, each of which has
+ * its rows one after the other. */
+INLINE void multiply_so(const double *a, const double *b, int64_t rows, int64_t columns, int64_t depth, int64_t k0,
+                        int64_t k1, double *c, double *high, double *low, int way) {
+    for (int64_t j = 0, at = 0; j < columns; j += COLUMNS)
+        for (int64_t i = 0; i < rows; i += ROWS, at += ROWS * COLUMNS)
+            tile(k1 - k0, a + i * depth + k0 * ROWS, b + j * depth + k0 * COLUMNS, NULL, c + at, high + at, low + at,
+                 COLUMNS, way);
 }
 
-static void one_more_tile(int64_t count, const double *a, const double *b, double *c, int64_t row_length) {
-    tile(count, a, b, NULL, c, row_length, 1);
-}
-
-/* Steps k0 to k1 of packed blocks of `depth` steps, into or added to a band of results. */
 static void multiply(const double *a, const double *b, int64_t rows, int64_t columns, int64_t depth, int64_t k0,
-                     int64_t k1, double *c, int64_t row_length, int add) {
-    for (int64_t j = 0; j < columns; j += COLUMNS)
-        for (int64_t i = 0; i < rows; i += ROWS)
-            (add ? one_more_tile : one_tile)(k1 - k0, a + i * depth + k0 * ROWS, b + j * depth + k0 * COLUMNS,
-                                             c + i * row_length + j, row_length);
+                     int64_t k1, double *c, double *high, double *low, int way) {
+    if (way == REPLACE) multiply_so(a, b, rows, columns, depth, k0, k1, c, high, low, REPLACE);
+    if (way == ADD) multiply_so(a, b, rows, columns, depth, k0, k1, c, high, low, ADD);
+    if (way == BEGIN_PARTS) multiply_so(a, b, rows, columns, depth, k0, k1, c, high, low, BEGIN_PARTS);
+    if (way == ADD_PARTS) multiply_so(a, b, rows, columns, depth, k0, k1, c, high, low, ADD_PARTS);
 }
 
-/* What is known of a band's sums: of the squares since they were last flushed; whether anything is there. */
+/* What is known of a band's sums: those of the squares; whether there are any; whether parts were moved. */
 typedef struct {
     double rows, columns;
-    int begun, flushed;
+    int begun, parted;
 } Band;
 
 typedef struct {
@@ -166,37 +173,68 @@ typedef struct {
     uint32_t *bits;
 } Space;
 
-/* One row of results, from its sums. */
-static void round_row(const double *restrict sum, const double *restrict low, double row, const double *restrict back,
-                      float *restrict out, int64_t count) {
-    if (low == NULL)
+/* A row's part of a panel, `count` results from its sums. */
+INLINE void round_part(const double *restrict sum, const double *restrict high, const double *restrict low, double row,
+                       const double *restrict back, float *restrict out, int64_t count) {
+    if (high == NULL)
         for (int64_t j = 0; j < count; j++) out[j] = rounded(sum[j], row * back[j]);
     else
-        for (int64_t j = 0; j < count; j++) out[j] = rounded(to_odd(sum[j], low[j]), row * back[j]);
+        for (int64_t j = 0; j < count; j += LANES) {
+            lanes scale = row * *(const loose_lanes *)(back + j);
+            float found[LANES];
+            /* A panel has sums for all lanes, and `back` has space for them. */
+            round_parts(sum + j, high + j, low + j, scale, count - j < LANES ? found : out + j);
+            for (int64_t l = j; count - j < LANES && l < count; l++) out[l] = found[l - j];
+        }
 }
 
-/* A block of packed columns times a band of packed rows, cut where it must be. */
-static void add_band(Space *s, Band *band, const double *norms_a, const double *norms_b, int64_t rows,
-                     int64_t columns, int64_t depth, int64_t at, int64_t row_length) {
-    double *sum = s->sum + at;
-    int64_t k0 = 0, k = 0;
-    for (int i = 0; k < depth; i++) {
-        double a = band->rows + norms_a[i], b = band->columns + norms_b[i];
-        int fresh = k == k0 && !band->begun;
-        if (!fresh && a * b > BOUND) {
-            if (k > k0) multiply(s->a, s->b, rows, columns, depth, k0, k, sum, row_length, band->begun);
-            flush(sum, s->high + at, s->low + at, rows * row_length, !band->flushed);
-            *band = (Band){.flushed = 1};
-            k0 = k;
-            a = norms_a[i];
-            b = norms_b[i];
+/* `rows` of a band's results, from i, and all of its columns, from j0, to where they belong. */
+INLINE void round_band(const Space *s, int64_t start, int parted, int64_t i, int64_t rows, int64_t j0, int64_t columns,
+                       float *out, int64_t row_length) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < columns; j += COLUMNS) {
+            int64_t at = start + j * rounded_up(rows, ROWS) + r * COLUMNS;
+            const double *high = parted ? s->high + at : NULL, *low = parted ? s->low + at : NULL;
+            float *to = out + (i + r) * row_length + j0 + j;
+            if (columns - j >= COLUMNS)
+                round_part(s->sum + at, high, low, s->back_a[i + r], s->back_b + j0 + j, to, COLUMNS);
+            else
+                round_part(s->sum + at, high, low, s->back_a[i + r], s->back_b + j0 + j, to, columns - j);
         }
-        band->rows = a;
-        band->columns = b;
-        k = least(k + SAFE, depth);
+}
+
+/* Steps k0 to k1 of a block of packed columns times a band of packed rows, `a` and `b` their sums of squares. */
+static void add_steps(Space *s, Band *band, double a, double b, int64_t rows, int64_t columns, int64_t depth,
+                      int64_t k0, int64_t k1, int64_t at) {
+    int way = REPLACE;
+    if (band->begun) {
+        way = ADD;
+        if ((band->rows + a) * (band->columns + b) > BOUND) {
+            way = band->parted ? ADD_PARTS : BEGIN_PARTS;
+            *band = (Band){.parted = 1};
+        }
     }
-    multiply(s->a, s->b, rows, columns, depth, k0, k, sum, row_length, band->begun);
+    multiply(s->a, s->b, rows, columns, depth, k0, k1, s->sum + at, s->high + at, s->low + at, way);
     band->begun = 1;
+    band->rows += a;
+    band->columns += b;
+}
+
+/* A block, whole where its sums are safe, else in the longest pieces that are. */
+static void add_block(Space *s, Band *band, const double *norms_a, const double *norms_b, int64_t rows,
+                      int64_t columns, int64_t depth, int64_t at) {
+    double a = 0.0, b = 0.0;
+    int64_t k0 = 0;
+    for (int64_t k = 0, i = 0; k < depth; k += SAFE, i++) {
+        if (k > k0 && (a + norms_a[i]) * (b + norms_b[i]) > BOUND) {
+            add_steps(s, band, a, b, rows, columns, depth, k0, k, at);
+            k0 = k;
+            a = b = 0.0;
+        }
+        a += norms_a[i];
+        b += norms_b[i];
+    }
+    add_steps(s, band, a, b, rows, columns, depth, k0, depth, at);
 }
 
 static void one_matrix(Side a, Side b, float *out, Space *s) {
@@ -214,19 +252,12 @@ static void one_matrix(Side a, Side b, float *out, Space *s) {
                 for (int64_t i = i0, n = 0; i < i1; i += BAND, n++) {
                     int64_t end = least(i + BAND, i1);
                     pack_rows(a, i, end, k, depth, s->into_a, finite_a, s->a, norms_a);
-                    add_band(s, &bands[n], norms_a, norms_b, rounded_up(end - i, ROWS), j1 - j0, depth,
-                             (i - i0) * width, width);
+                    add_block(s, &bands[n], norms_a, norms_b, rounded_up(end - i, ROWS), j1 - j0, depth,
+                              (i - i0) * width);
                 }
             }
-            for (int64_t i = i0; i < i1; i++) {
-                int64_t at = (i - i0) * width;
-                Band *band = &bands[(i - i0) / BAND];
-                float *row = out + i * b.vectors + j0;
-                if (band->flushed && (i - i0) % BAND == 0)
-                    flush(s->sum + at, s->high + at, s->low + at, rounded_up(least(BAND, i1 - i), ROWS) * width, 0);
-                round_row(band->flushed ? s->high + at : s->sum + at, band->flushed ? s->low + at : NULL,
-                          s->back_a[i], s->back_b + j0, row, j1 - j0);
-            }
+            for (int64_t i = i0, n = 0; i < i1; i += BAND, n++)
+                round_band(s, (i - i0) * width, bands[n].parted, i, least(BAND, i1 - i), j0, j1 - j0, out, b.vectors);
         }
     }
     if (!finite_a)
@@ -248,7 +279,7 @@ EXPORT int32_t gradseal_products(const float *a, const float *b, float *out, int
     }
     int64_t depth = least(k, DEPTH), height = rounded_up(least(m, ROWS_HELD), ROWS);
     int64_t width = rounded_up(least(n, COLUMNS_HELD), COLUMNS), held = height * width;
-    size_t sizes[] = {(size_t)m, (size_t)m, (size_t)n, (size_t)n, (size_t)(BAND * depth), (size_t)(width * depth),
+    size_t sizes[] = {(size_t)m, (size_t)m, (size_t)n, (size_t)(n + LANES), (size_t)(BAND * depth), (size_t)(width * depth),
                       (size_t)held, k > SAFE ? (size_t)held : 0, k > SAFE ? (size_t)held : 0};
     size_t total = sizeof(uint32_t) * (size_t)(m > n ? m : n) + 64;
     for (int i = 0; i < 9; i++) total += (sizeof(double) * sizes[i] + 63) / 64 * 64;

@@ -1,4 +1,4 @@
-/* Softmax and normalisation without passes in between: `fused.py`, bit for bit. Each step on floats rounds once, as
+/* Softmax and normalisation without passes in between: `fused_softmax.py` and `fused_norms.py`, bit for bit. Each step on floats rounds once, as
  * the same step there does; what is a float64 there is one here. */
 
 #include "functions.h"

@@ -1,9 +1,8 @@
-"""Parts of softmax and normalisation that a kernel does in one pass, each defined in PyTorch's steps.
+"""The passes of normalisation, which a kernel does in one each, defined in PyTorch's steps.
 
-Each function is what its PyTorch form says, to the bit; the kernel's form, where it is there, only saves
-the passes in between. Results lie in memory as the PyTorch form leaves them. What is said to be float64 is
-rounded to float32 once, at the end. Order here: softmax, sums of deviations, normalisation and its gradients.
-Format: docs/spec/arithmetic.md, sections "Softmax" and "Normalisation".
+The kernel's form, where it is there, gives the same bits. What is said to be float64 is rounded to float32
+once, at the end. Order here: sums of deviations, what is normal, gradients, PyTorch's form.
+Format: docs/spec/arithmetic.md, section "Normalisation".
 """
 
 from __future__ import annotations
@@ -15,140 +14,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from gradseal.program.exact import functions, kernel, kernel_sums
+from gradseal.program.exact import kernel, kernel_sums
 from gradseal.program.exact.functions import CHUNK, require_float32
 from gradseal.program.exact.kernel_sums import Kind
 from gradseal.program.exact.sums import mean_along, sum_along
 
 _PART: Final = 1 << 14
 """The fewest elements worth a thread."""
-
-Run = Callable[..., None]
-
-
-# --- Softmax
-
-
-def shares(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The exponentials of what is left after the largest, divided by their sum; that sum, and the largest.
-
-    Args:
-        x: float32, any shape and strides, not empty.
-        dim: Which dimension is a row; it stays in the sum and the largest, with size 1.
-
-    Returns:
-        float32, laid out row by row. A row with NaN or an infinity at its top gives NaN.
-
-    Raises:
-        ReplayError: `x` is not float32.
-    """
-    require_float32(x)
-    run = _kernel("softmax", "ppppnnn", x)
-    if run is not None:
-        rows = _rows(x, dim)
-        result, kept = torch.empty_like(rows), [*rows.shape[:-1], 1]
-        total, largest = torch.empty(kept), torch.empty(kept)
-        _along_rows(run, rows.shape, rows, result, total, largest)
-        return _back(result, dim), _back(total, dim), _back(largest, dim)
-    shifted, top = _shifted(x, dim)
-    powers = functions.exp(shifted)
-    summed = sum_along(powers, (dim,), keepdim=True)
-    return powers.div_(summed), summed, top
-
-
-def log_shares(x: Tensor, dim: int) -> Tensor:
-    """What is left after the largest, less the logarithm of the sum of the exponentials of that; as `shares`.
-
-    Raises:
-        ReplayError: `x` is not float32.
-    """
-    require_float32(x)
-    run = _kernel("log_softmax", "ppnnn", x)
-    if run is not None:
-        rows = _rows(x, dim)
-        return _back(_along_rows(run, rows.shape, rows, torch.empty_like(rows)), dim)
-    shifted, _ = _shifted(x, dim)
-    return shifted.sub_(functions.log(sum_along(functions.exp(shifted), (dim,), keepdim=True)))
-
-
-def shares_gradient(grad: Tensor, shares_: Tensor, dim: int) -> Tensor:
-    """(grad − Σ grad · shares) · shares, the sum along a dimension.
-
-    Args:
-        grad: float32, any shape and strides, not empty.
-        shares_: float32, of that shape.
-        dim: Which dimension is a row.
-
-    Returns:
-        float32, laid out row by row.
-
-    Raises:
-        ReplayError: One is not float32.
-    """
-    return _of_two("softmax_backward", _shares_gradient, grad, shares_, dim)
-
-
-def _shares_gradient(grad: Tensor, shares_: Tensor, dim: int) -> Tensor:
-    mean = sum_along(torch.mul(grad, shares_), (dim,), keepdim=True)
-    return torch.sub(grad, mean).mul_(shares_)
-
-
-def log_shares_gradient(grad: Tensor, logarithms: Tensor, dim: int) -> Tensor:
-    """The gradient, less exp(logarithms) · Σ grad, the sum along a dimension; as `shares_gradient`.
-
-    Raises:
-        ReplayError: One is not float32.
-    """
-    return _of_two("log_softmax_backward", _log_shares_gradient, grad, logarithms, dim)
-
-
-def _log_shares_gradient(grad: Tensor, logarithms: Tensor, dim: int) -> Tensor:
-    return torch.sub(grad, functions.exp(logarithms).mul_(sum_along(grad, (dim,), keepdim=True)))
-
-
-def _of_two(name: str, plain: Callable[..., Tensor], grad: Tensor, other: Tensor, dim: int) -> Tensor:
-    require_float32(grad)
-    require_float32(other)
-    run = _kernel(name, "pppnnn", grad, other) if grad.shape == other.shape else None
-    if run is None:
-        return plain(grad.contiguous(), other.contiguous(), dim)
-    rows = _rows(grad, dim)
-    return _back(_along_rows(run, rows.shape, rows, _rows(other, dim), torch.empty_like(rows)), dim)
-
-
-def _kernel(name: str, arguments: str, x: Tensor, *others: Tensor) -> Run | None:
-    usable = x.dim() and x.numel() and kernel.usable(x, *others)
-    return kernel.function(name, arguments) if usable else None
-
-
-def _shifted(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    rows = x.contiguous()
-    # Which zero is the largest of ±0 does not show: both then have the exponential 1.
-    largest = torch.amax(rows, dim, keepdim=True)
-    return torch.sub(rows, largest), largest
-
-
-def _rows(x: Tensor, dim: int) -> Tensor:
-    """Laid out row by row, with a dimension last."""
-    return x.detach().movedim(dim, -1).contiguous()
-
-
-def _back(rows: Tensor, dim: int) -> Tensor:
-    return rows.movedim(-1, dim).contiguous()
-
-
-def _along_rows(run: Run, shape: Sequence[int], *arrays: Tensor) -> Tensor:
-    """The kernel's work on rows, with their width and which of them it does; gives the last of the arrays."""
-    places, width = [array.data_ptr() for array in arrays], shape[-1]
-
-    def part(start: int, end: int) -> None:
-        run(*places, width, start, end)
-
-    kernel.in_parts(math.prod(shape[:-1]), part, least=max(1, _PART // width))
-    return arrays[-1]
-
-
-# --- Sums of deviations
 
 
 def mean_of_squares(x: Tensor, dims: Sequence[int]) -> Tensor:
@@ -167,7 +39,7 @@ def means_away(x: Tensor, mean: Tensor, dims: Sequence[int]) -> tuple[Tensor, Te
 
     Args:
         x: float32, any shape and strides.
-        mean: float32, of the shape of the results.
+        mean: float32, broadcast to the results.
         dims: Which dimensions are averaged.
 
     Raises:
@@ -188,7 +60,7 @@ def sum_away_times(x: Tensor, mean: Tensor, factor: Tensor, dims: Sequence[int])
 
     Args:
         x: float32, any shape and strides.
-        mean: float32, of the shape of the result.
+        mean: float32, broadcast to the result.
         factor: float32, of the shape of x.
         dims: Which dimensions are summed.
 
@@ -199,9 +71,6 @@ def sum_away_times(x: Tensor, mean: Tensor, factor: Tensor, dims: Sequence[int])
         require_float32(tensor)
     made = kernel_sums.along(Kind.AWAY_TIMES, x, dims, keepdim=True, mean=mean, factor=factor)
     return sum_along(torch.sub(x, mean).mul_(factor), dims, keepdim=True) if made is None else made
-
-
-# --- Normalisation
 
 
 def normal(x: Tensor, centre: Tensor, inverse: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -217,9 +86,10 @@ def normal(x: Tensor, centre: Tensor, inverse: Tensor, weight: Tensor | None, bi
     Returns:
         float32, laid out as `x`.
     """
-    run = _kernel("normal", "ppppppnnnnnnnnn", x, centre, inverse)
+    run = kernel.function_for("normal", "ppppppnnnnnnnnn", x, centre, inverse)
     like = next((t for t in (weight, bias) if t is not None), x.new_empty([1] * x.dim()))
-    places = None if run is None else _places(x, centre, like)
+    same = centre.shape == inverse.shape and all(t is None or t.shape == like.shape for t in (weight, bias))
+    places = None if run is None or not same else _places(x, centre, like)
     if run is None or places is None:
         return _normal(x, centre, inverse, weight, bias)
     result = torch.empty_like(x)
@@ -255,9 +125,10 @@ def gradient(
     Returns:
         float32, laid out as `grad`.
     """
-    run = _kernel("gradient", "ppppppppnnnnnnnnn", x, grad)
+    run = kernel.function_for("gradient", "ppppppppnnnnnnnnn", x, grad)
     like = x.new_empty([1] * x.dim()) if weight is None else weight
-    same = grad.stride() == x.stride() and level.shape == centre.shape == slope.shape == inverse.shape
+    same = grad.shape == x.shape and grad.stride() == x.stride()
+    same = same and level.shape == centre.shape == slope.shape == inverse.shape
     places = None if run is None or not same else _places(x, centre, like)
     if run is None or places is None:
         return _gradient(grad, weight, level, x, centre, slope=slope, inverse=inverse)
@@ -284,7 +155,10 @@ def layer_gradient(  # noqa: PLR0917 -- as the kernel has them
     Returns:
         float32, both of the shape of `x`.
     """
-    run = _kernel("layer_backward", "pppppppnnn", x, grad)
+    rows, width = x.shape
+    fits = mean.shape == inverse.shape == (rows, 1) and (weight is None or weight.shape == (1, width))
+    fits = fits and grad.shape == x.shape and x.is_contiguous()
+    run = kernel.function_for("layer_backward", "pppppppnnn", x, grad) if fits else None
     made = torch.empty_like(x) if products else None
     if run is None:
         normed = torch.sub(x, mean).mul_(inverse)
@@ -293,16 +167,16 @@ def layer_gradient(  # noqa: PLR0917 -- as the kernel has them
         level = mean_along(weighted, (1,), keepdim=True)
         slope = mean_along(normed.mul_(weighted), (1,), keepdim=True).to(torch.float64).mul_(inverse)
         return gradient(grad, weight, level, x, mean, slope=slope, inverse=inverse), made
-    result, width = torch.empty_like(x), x.shape[1]
+    result = torch.empty_like(x)
     factor = x.new_ones(width) if weight is None else weight.contiguous()
-    rows = [t.contiguous() for t in (grad, x, mean, inverse)]
-    places = [t.data_ptr() for t in (*rows, factor, result)]
+    given = [t.contiguous() for t in (grad, x, mean, inverse)]
+    places = [t.data_ptr() for t in (*given, factor, result)]
     to = 0 if made is None else made.data_ptr()
 
     def part(start: int, end: int) -> None:
         run(*places, to, width, start, end)
 
-    kernel.in_parts(x.shape[0], part, least=max(1, _PART // width))
+    kernel.in_parts(rows, part, least=max(1, _PART // width))
     return result, made
 
 
@@ -353,7 +227,7 @@ def _gradient(
     return in_double(formula, grad, x, centre, level, slope, inverse, *weights)
 
 
-def _in_pieces(run: Run, places: tuple[int, ...], count: int, *arrays: Tensor) -> None:
+def _in_pieces(run: Callable[..., None], places: tuple[int, ...], count: int, *arrays: Tensor) -> None:
     at = [array.data_ptr() for array in arrays]
     kernel.in_parts(
         count // places[0], lambda i, j: run(*at, *places, i, j), least=max(1, _PART // places[0])
@@ -370,6 +244,8 @@ def _places(x: Tensor, stat: Tensor, weight: Tensor) -> tuple[int, ...] | None:
     order = list(range(x.dim()))
     if not x.is_contiguous():
         order.sort(key=x.stride, reverse=True)
+    if any(n not in (1, x.shape[dim]) for t in (stat, weight) for dim, n in enumerate(t.shape)):
+        return None
     kept = [[dim for dim in order if t.shape[dim] > 1] for t in (stat, weight)]
     if not x.permute(order).is_contiguous() or any(dims != sorted(dims) for dims in kept):
         return None
