@@ -1,9 +1,10 @@
 """The settings of machine and libraries under which exact arithmetic must give the same bits.
 
-    python tests/settings.py BUNDLE … [--all]
+    python tests/settings.py [BUNDLE …] [--all] [--out FILE]
 
-Verifies each bundle, fully replayed, under a cover of the settings in which each two values of two different
-settings meet, or under all combinations. What this machine has not is left out, and said.
+Verifies each bundle, fully replayed, under a cover of the settings in which each two values of two settings
+meet, or under all combinations, and writes docs/reference/settings.md. Without bundles it records the recipes
+first. What this machine has not is left out, and said.
 """
 
 from __future__ import annotations
@@ -13,17 +14,41 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from bundles import KEY
+from gradseal.program.initialise import initialise
+from gradseal.recipes.recipe import load_recipe
+from gradseal.record.recorder import record
+
 Setting = Mapping[str, str]
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "reference" / "settings.md"
+_RECORDINGS: Mapping[str, tuple[int, int, int | None]] = {
+    "digits": (300, 50, None),
+    "mnist": (40, 20, None),
+    "text": (12, 6, None),
+    "fashion": (5, 5, 32),
+}
+"""Steps, steps in a segment, and the batch size where it is not the recipe's."""
+_HEAD = """# Settings that change no bit
+
+Runs in exact arithmetic, recorded in one thread with PyTorch's defaults and the compiled kernels, replayed in
+full under other settings: threads (`OMP_NUM_THREADS`, `MKL_NUM_THREADS`), vector width
+(`ATEN_CPU_CAPABILITY`, which also chooses the compiled kernel), oneDNN on, off, or capped to SSE4.1, MKL as
+it is, in its compatible mode or capped to SSE4.2, and another blocking: PyTorch's own operators in place of
+the compiled kernels. Any two values of two settings meet in a row. `make settings` makes this page;
+`python tests/settings.py --all` tries every combination.
+
+"""
 SETTINGS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "threads": {"1": {"OMP_NUM_THREADS": "1"}, "2": {"OMP_NUM_THREADS": "2"}},
     "capability": {
@@ -110,32 +135,79 @@ def named(setting: Setting) -> str:
     return ", ".join(f"{name} {value}" for name, value in setting.items())
 
 
-def results(
-    bundles: Sequence[Path], settings: Sequence[Setting]
-) -> Iterator[tuple[Path, Setting, dict[str, Any]]]:
-    """Each bundle under each setting."""
-    for bundle, setting in product(bundles, settings):
-        yield bundle, setting, replay(bundle, setting, timeout_seconds=3600)
+def record_recipe(path: Path, name: str, *, steps: int, every: int, batch_size: int | None = None) -> None:
+    """Records a recipe in exact arithmetic."""
+    recipe = load_recipe(name)
+    with initialise():
+        model = recipe.build()
+    optimizer = recipe.optimizer(model)
+    with record(
+        path,
+        model,
+        optimizer,
+        loss=recipe.loss,
+        data=recipe.data,
+        batch_size=batch_size or recipe.batch_size,
+        steps=steps,
+        every=every,
+        key=KEY,
+        seed=1,
+        schedule=recipe.schedule(optimizer, steps) if recipe.schedule else None,
+        clip=recipe.clip,
+        arithmetic="exact",
+        progress=False,
+    ) as run:
+        for batch in run:
+            run.step(batch)
+
+
+def _recorded(directory: Path) -> list[Path]:
+    """The recipes, recorded for as many steps as the slowest settings have patience for."""
+    bundles = []
+    for name, (steps, every, batch_size) in _RECORDINGS.items():
+        print(f"recording {steps} steps of {name}", file=sys.stderr)
+        record_recipe(directory / name, name, steps=steps, every=every, batch_size=batch_size)
+        bundles.append(directory / name)
+    return bundles
+
+
+def page(settings: Sequence[Setting], found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """The page: a row for each setting, a column for each bundle."""
+    names = list(SETTINGS)
+    rows = [
+        f"| {' | '.join([*names, *found])} |",
+        "|---" * (len(names) + len(found)) + "|",
+    ]
+    for number, setting in enumerate(settings):
+        cells = [_cell(own[number]) for own in found.values()]
+        rows.append(f"| {' | '.join([*setting.values(), *cells])} |")
+    absent = f"Not had here: {'; '.join(missing())}.\n\n" if missing() else ""
+    return f"{_HEAD}{absent}{chr(10).join(rows)}\n"
+
+
+def _cell(result: dict[str, Any]) -> str:
+    same = result["computation"] == "shown"
+    return f"same bits, {result['equal']} segments" if same else f"**{result['wrong']}**"
 
 
 def main() -> int:
-    """Prints a line for each bundle and setting; 1 if anything differs."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("bundles", type=Path, nargs="+")
+    """Writes the page; 1 if anything differs."""
+    parser = argparse.ArgumentParser(description="Replays exact recordings under many settings.")
+    parser.add_argument("bundles", type=Path, nargs="*")
     parser.add_argument("--all", action="store_true", help="all combinations instead of a cover of pairs")
+    parser.add_argument("--out", type=Path, default=PAGE)
     chosen = parser.parse_args()
-    settings, wrong = every() if chosen.all else cover(), 0
-    for absent in missing():
-        print(f"not tried: {absent}")
-    for bundle, setting, found in results(chosen.bundles, settings):
-        same = found["computation"] == "shown"
-        wrong += not same
-        print(
-            f"{bundle}: {named(setting)}: {found['equal']} segments equal, {'same bits' if same else found}",
-            flush=True,
-        )
-    print(f"{len(settings)} settings, {len(chosen.bundles)} bundles, {wrong} with other bits")
-    return int(wrong > 0)
+    torch.set_num_threads(1)
+    settings = every() if chosen.all else cover()
+    with TemporaryDirectory() as directory:
+        bundles = chosen.bundles or _recorded(Path(directory))
+        found: dict[str, list[dict[str, Any]]] = {bundle.name: [] for bundle in bundles}
+        for bundle, setting in product(bundles, settings):
+            result = replay(bundle, setting, timeout_seconds=3600)
+            found[bundle.name].append(result)
+            print(f"{bundle.name}: {named(setting)}: {_cell(result)}", file=sys.stderr, flush=True)
+    chosen.out.write_text(page(settings, found), encoding="utf-8")
+    return int(any(r["computation"] != "shown" for own in found.values() for r in own))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from gradseal.program.initialise import initialise
 from gradseal.program.interpret import Interpreter
 from gradseal.program.randomness import words
 from gradseal.proof.files import read_blob
-from gradseal.recipes.recipe import load_recipe
 from gradseal.record.recorder import record
 from gradseal.verify.verdict import Check, Result
 from models import EXAMPLES, Example
@@ -59,31 +58,6 @@ def record_example(
         for batch in run:
             run.step(batch)
     return model
-
-
-def record_recipe(path: Path, name: str, *, steps: int, every: int, batch_size: int | None = None) -> None:
-    recipe = load_recipe(name)
-    with initialise():
-        model = recipe.build()
-    optimizer = recipe.optimizer(model)
-    with record(
-        path,
-        model,
-        optimizer,
-        loss=recipe.loss,
-        data=recipe.data,
-        batch_size=batch_size or recipe.batch_size,
-        steps=steps,
-        every=every,
-        key=KEY,
-        seed=1,
-        schedule=recipe.schedule(optimizer, steps) if recipe.schedule else None,
-        clip=recipe.clip,
-        arithmetic="exact",
-        progress=False,
-    ) as run:
-        for batch in run:
-            run.step(batch)
 
 
 EXACT_EXAMPLES = {name: example for name, example in EXAMPLES.items() if name != "bfloat16 autocast"}
@@ -254,7 +228,7 @@ def test_another_definition_leaves_the_bundle_undecided(tmp_path: Path, definiti
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exact") / "digits"
-    record_recipe(path, "digits", steps=6, every=3)
+    settings.record_recipe(path, "digits", steps=6, every=3)
     return path
 
 
@@ -274,5 +248,5 @@ def test_a_gpu_changes_no_bit(bundle: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "text"])
 def test_a_recipe_is_recorded_and_verified(tmp_path: Path, name: str) -> None:
-    record_recipe(tmp_path / "b", name, steps=4, every=2, batch_size=8)
+    settings.record_recipe(tmp_path / "b", name, steps=4, every=2, batch_size=8)
     assert claims(tmp_path / "b") == SHOWN

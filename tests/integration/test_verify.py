@@ -38,7 +38,7 @@ from gradseal.errors import MalformedBundle, MissingFile
 from gradseal.precede.log import read_log
 from gradseal.program.graph import Ref
 from gradseal.program.memory import weights_file
-from gradseal.program.native import current_environment
+from gradseal.program.native import Environment, current_environment
 from gradseal.program.release import Release
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.canonical import decode, encode
@@ -327,7 +327,8 @@ class Elsewhere:
     update: float = 2e-2
 
     def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
-        yield Ready(environment=replace(request.environment, **self.changed))
+        assert isinstance(request.arithmetic, Environment)
+        yield Ready(environment=replace(request.arithmetic, **self.changed))
         for task in request.tasks:
             yield SegmentResult(
                 segment=task.segment,

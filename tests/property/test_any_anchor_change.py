@@ -13,6 +13,7 @@ from bundles import KEY, digits, linear, record_run
 from forged_slots import forge_slots
 from gradseal.errors import Error
 from gradseal.precede.trust import Trust
+from gradseal.program.native import current_environment
 from gradseal.verify.executors import Ready, Request
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.verdict import Outcome, Verdict
@@ -23,7 +24,7 @@ class Believed:
     """An executor that finds every segment equal and dependent: what is looked at here comes before."""
 
     def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
-        yield Ready(environment=request.environment)
+        yield Ready(environment=current_environment())
         for task in request.tasks:
             yield SegmentResult(segment=task.segment, equal=True, moved=(0,), dependence=1.0)
 

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import itertools
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -118,89 +117,33 @@ def layers(draw: st.DrawFn) -> Sizes:
     return pairs[0], pairs[1], pairs[2], draw(st.integers(1, 2))
 
 
-def sum_of_products(pairs: Sequence[tuple[float, float]]) -> float:
-    row, column = (torch.tensor(side) for side in zip(*pairs, strict=True))
-    return products.matmul(row[None], column[:, None]).item()
-
-
-def at(x: Tensor, n: int, c: int, h: int, w: int) -> float:
-    inside = 0 <= h < x.shape[2] and 0 <= w < x.shape[3]
-    return x[n, c, h, w].item() if inside else 0.0
-
-
-def convolved(x: Tensor, kernel: Tensor, bias: Tensor | None, layer: Sizes) -> list[int]:
-    (s, t), (p, q), (d, e), groups = layer
-    filters, channels, height, width = kernel.shape
-    rows = (x.shape[2] + 2 * p - d * (height - 1) - 1) // s + 1
-    columns = (x.shape[3] + 2 * q - e * (width - 1) - 1) // t + 1
-    result = []
-    for n, o, i, j in itertools.product(range(x.shape[0]), range(filters), range(rows), range(columns)):
-        first = o // (filters // groups) * channels
-        pairs = [
-            (kernel[o, c, u, v].item(), at(x, n, first + c, i * s + u * d - p, j * t + v * e - q))
-            for c, u, v in itertools.product(range(channels), range(height), range(width))
-        ]
-        y = sum_of_products(pairs)
-        result.append(bits_of(y if bias is None else f(y + bias[o].item())))
-    return result
+def window(layer: Sizes) -> convolution.Window:
+    stride, padding, dilation, groups = layer
+    return convolution.Window(stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 @given(st.data(), layers())
 @settings(max_examples=25, deadline=None)
 def test_a_convolution_is_its_products_and_then_a_bias(data: st.DataObject, layer: Sizes) -> None:
+    """The products themselves are those of test_exact_convolution."""
     stride, padding, dilation, groups = layer
     x, kernel, bias = drawn(data, 1, 2, 4, 3), drawn(data, 2, 2 // groups, 2, 2), drawn(data, 2)
-    for own in (None, bias):
+    plain = convolution.conv2d(x, kernel, window(layer))
+    for own, expected in ((None, plain), (bias, plain + bias[:, None, None])):
         result = call("convolution", x, kernel, own, stride, padding, dilation, False, [0, 0], groups)
-        assert bits(result) == convolved(x, kernel, own, layer)
-
-
-def weighed(pairs: Sequence[tuple[float, float]]) -> int:
-    return bits_of(sum_of_products(pairs))
+        assert bits(result) == bits(expected)
 
 
 @given(st.data(), layers())
 @settings(max_examples=15, deadline=None)
 def test_gradients_of_a_convolution_are_their_products(data: st.DataObject, layer: Sizes) -> None:
-    (s, t), (p, q), (d, e), groups = layer
-    x, kernel = drawn(data, 2, 2, 3, 3), drawn(data, 2, 2 // groups, 2, 2)
-    options = (*layer[:3], False, [0, 0], groups)
+    x, kernel = drawn(data, 2, 2, 3, 3), drawn(data, 2, 2 // layer[3], 2, 2)
+    options = (*layer[:3], False, [0, 0], layer[3])
     y = call("convolution", x, kernel, None, *options)
     gradient = drawn(data, *y.shape)
     own, filters, bias = call("convolution_backward", gradient, x, kernel, [2], *options, [True] * 3)
-    per_group = 2 // groups
-    taps = list(itertools.product(range(2), range(2)))
-
-    def spread(n: int, o: int, h: int, u: int, w: int, v: int) -> float:
-        i, j = (h + p - u * d) / s, (w + q - v * e) / t
-        whole = i.is_integer() and j.is_integer()
-        return at(gradient, n, o, int(i), int(j)) if whole else 0.0
-
-    expected = [
-        weighed(
-            [
-                (kernel[o, c % (2 // groups), u, v].item(), spread(n, o, h, u, w, v))
-                for o in range(c // per_group * per_group, (c // per_group + 1) * per_group)
-                for u, v in taps
-            ]
-        )
-        for n, c, h, w in itertools.product(range(2), range(2), range(3), range(3))
-    ]
-    assert bits(own) == expected
-    places = list(itertools.product(range(2), range(y.shape[2]), range(y.shape[3])))
-    expected = [
-        weighed(
-            [
-                (
-                    gradient[n, o, i, j].item(),
-                    at(x, n, o // per_group * per_group + c, i * s + u * d - p, j * t + v * e - q),
-                )
-                for n, i, j in places
-            ]
-        )
-        for o, c, (u, v) in itertools.product(range(2), range(2 // groups), taps)
-    ]
-    assert bits(filters) == expected
+    assert bits(own) == bits(convolution.conv2d_input_gradient(gradient, kernel, window(layer), (3, 3)))
+    assert bits(filters) == bits(convolution.conv2d_weight_gradient(gradient, x, window(layer), (2, 2)))
     assert bits(bias) == bits(sums.sum_along(gradient.transpose(0, 1).flatten(1), (1,)))
 
 

@@ -439,7 +439,7 @@ def test_free_bytes_of_whole_programs(case: Case) -> None:
         initialisation=initialisation,
         release=Release.of({}),
         schema=SampleSchema.decode(DOCUMENTS["valid"]["schemas"].encode(), where="v"),
-        environment=Environment.from_fields(Fields(json.loads(DOCUMENTS["valid"]["arithmetics"]), "v")),
+        arithmetic=Environment.from_fields(Fields(json.loads(DOCUMENTS["valid"]["arithmetics"]), "v")),
     )
     found = [
         {"where": item.where, "name": item.name, "size_bytes": item.size_bytes}

@@ -94,7 +94,7 @@ def _case(
         initialisation=initialisation,
         release=Release.of({}),
         schema=SampleSchema(tree=TensorSpec(name="sample", dtype="float32", shape=())),
-        environment=environment,
+        arithmetic=environment,
     )
     return {
         "reason": about,

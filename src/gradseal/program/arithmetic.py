@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gradseal.errors import UnknownKind
-from gradseal.program.native import KIND as NATIVE
-from gradseal.program.native import Environment
+from gradseal.program.native import KIND, Environment
 from gradseal.proof.canonical import Json
 from gradseal.proof.fields import Fields
 
+NATIVE = KIND
 EXACT = "exact"
 ARITHMETICS = (NATIVE, EXACT)
 DEFINITION = 1

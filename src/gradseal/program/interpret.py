@@ -186,7 +186,7 @@ def _laid_out(graph: Graph, calls: Sequence[_Call]) -> list[_Call]:
     """
     first = len(graph.inputs)
     root = list(range(first + len(calls)))
-    written = set()
+    written: set[int] = set()
     for value, (node, call) in enumerate(zip(graph.nodes, calls, strict=True), first):
         own = node.args[0] if node.args else None
         if isinstance(own, Ref) and (node.operator in _VIEWS or node.operator in _IN_PLACE):

@@ -279,16 +279,15 @@ EXPORT int32_t gradseal_products(const float *a, const float *b, float *out, int
     }
     int64_t depth = least(k, DEPTH), height = rounded_up(least(m, ROWS_HELD), ROWS);
     int64_t width = rounded_up(least(n, COLUMNS_HELD), COLUMNS), held = height * width;
-    size_t sizes[] = {(size_t)m, (size_t)m, (size_t)n, (size_t)(n + LANES), (size_t)(BAND * depth), (size_t)(width * depth),
-                      (size_t)held, k > SAFE ? (size_t)held : 0, k > SAFE ? (size_t)held : 0};
+    int64_t part = k > SAFE ? held : 0, sizes[] = {m, m, n, n + LANES, BAND * depth, width * depth, held, part, part};
     size_t total = sizeof(uint32_t) * (size_t)(m > n ? m : n) + 64;
-    for (int i = 0; i < 9; i++) total += (sizeof(double) * sizes[i] + 63) / 64 * 64;
+    for (int i = 0; i < 9; i++) total += (sizeof(double) * (size_t)sizes[i] + 63) / 64 * 64;
     char *free_from = scratch(total);
     if (free_from == NULL) return 1;
     Space space;
     double **parts[] = {&space.into_a, &space.back_a, &space.into_b, &space.back_b, &space.a,
                         &space.b,      &space.sum,    &space.high,   &space.low};
-    for (int i = 0; i < 9; i++) *parts[i] = (double *)taken(&free_from, sizeof(double) * sizes[i]);
+    for (int i = 0; i < 9; i++) *parts[i] = (double *)taken(&free_from, sizeof(double) * (size_t)sizes[i]);
     space.bits = (uint32_t *)free_from;
     for (int64_t p = 0; p < batch; p++) {
         Side left = {a + p * a_batch, m, k, a_row, a_step}, right = {b + p * b_batch, n, k, b_column, b_step};
