@@ -640,7 +640,6 @@ ENTRY = Variant(
 )
 ENVIRONMENT_TEXTS = ["torch", "machine", "processor", "cpu_capability"]
 ENVIRONMENT = {
-    "kind": {"native"},
     **dict.fromkeys(ENVIRONMENT_TEXTS, re.compile("[A-Za-z0-9 _.,+:()@-]{0,120}")),
     **dict.fromkeys(["onednn_isa", "mkl_mode"], re.compile("[A-Za-z0-9_,]{0,40}")),
     **dict.fromkeys(["onednn", "deterministic"], bool),
@@ -650,10 +649,20 @@ ENVIRONMENT = {
 }
 
 
+def definition(value: Any, where: str) -> int:
+    """Read which definition of exact arithmetic it is; program.md, section 9."""
+    if read(value, (0, 65_536), where) != 1:
+        raise Gap(where, f"definition {value} is unknown; a later version may know it")
+    return 1
+
+
+ARITHMETIC = Variant("kind", {"native": ENVIRONMENT, "exact": {"definition": definition}})
+
+
 def parse_manifest(entry: bytes) -> dict[str, Any]:
     """Read entry 0."""
     manifest: dict[str, Any] = read(decode_json(entry, 65_535, "entry 0"), MANIFEST, "entry 0")
-    read(manifest["arithmetic"].get("kind"), ENVIRONMENT["kind"], "entry 0.arithmetic.kind")
+    read(manifest["arithmetic"].get("kind"), set(ARITHMETIC.shapes), "entry 0.arithmetic.kind")
     plan = manifest["plan"]
     demand(plan["batch_size"] <= manifest["data"]["samples"], "entry 0.plan.batch_size", "above the samples")
     demand(segment_count(plan) <= 2**24, "entry 0.plan", "more than 2**24 segments")
@@ -803,8 +812,10 @@ def check_close(run: Run) -> str:
 
 
 def check_environment(run: Run) -> str:
-    """The fields of native arithmetic."""
-    found = read(run.manifest["arithmetic"], ENVIRONMENT, "entry 0.arithmetic")
+    """The fields of arithmetic."""
+    found = read(run.manifest["arithmetic"], ARITHMETIC, "entry 0.arithmetic")
+    if found["kind"] == "exact":
+        return "exact arithmetic, definition {definition}".format(**found)
     return "torch {torch} on {device}, {threads} threads, {processor} ({machine})".format(**found)
 
 

@@ -181,8 +181,14 @@ def page(settings: Sequence[Setting], found: Mapping[str, Sequence[dict[str, Any
     for number, setting in enumerate(settings):
         cells = [_cell(own[number]) for own in found.values()]
         rows.append(f"| {' | '.join([*setting.values(), *cells])} |")
+    recorded = "; ".join(
+        f"{name}, {steps} steps" + (f" of {size} samples" if size else "")
+        for name, (steps, _, size) in _RECORDINGS.items()
+        if name in found
+    )
+    told = f"Recorded: {recorded}.\n\n" if recorded else ""
     absent = f"Not had here: {'; '.join(missing())}.\n\n" if missing() else ""
-    return f"{_HEAD}{absent}{chr(10).join(rows)}\n"
+    return f"{_HEAD}{told}{absent}{chr(10).join(rows)}\n"
 
 
 def _cell(result: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import gradseal
-from bundles import check, statuses
+from bundles import KEY, Forgery, check, record_run, statuses
 from forged_slots import Amended, Between, forge_slots
 from gradseal.program.program import Program
 from gradseal.proof.entries import Gap
@@ -484,7 +484,7 @@ DOCUMENTS: dict[str, Callable[[bytes], Any]] = {
     "programs": checker.parse_program,
     "initialisations": lambda data: checker.parse_initialisation(data, *_layout_and_constants()),
     "schemas": checker.parse_schema,
-    "arithmetics": lambda data: _read(checker.decode_json(data, 1 << 16, "vector"), checker.ENVIRONMENT),
+    "arithmetics": lambda data: _read(checker.decode_json(data, 1 << 16, "vector"), checker.ARITHMETIC),
 }
 # The checker leaves the list of operators out, and with it what is on it.
 OPERATORS = {"an unknown operator", "an operator that writes a file"}
@@ -904,6 +904,19 @@ def test_the_recorded_bundle_is_consistent(recorded: Path, capsys: pytest.Captur
     batches = [line.split(":")[1].split() for line in printed.splitlines() if line.startswith("step ")]
     assert [len(batch) for batch in batches] == [4, 4, 2, 4]
     assert sorted(int(sample) for batch in batches[:3] for sample in batch) == list(range(10))
+
+
+def test_a_bundle_in_exact_arithmetic_is_consistent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_run(tmp_path / "exact", arithmetic="exact")
+    assert checker.main([str(tmp_path / "exact"), "--key", str(KEY.verification_key)]) == 0
+    assert "exact arithmetic, definition 1" in capsys.readouterr().out
+    forged = Forgery.of(tmp_path / "exact", tmp_path / "forged")
+    forged.manifest = replace(forged.manifest, arithmetic={"kind": "exact", "definition": 2})
+    forged.write()
+    assert checker.main([str(tmp_path / "forged"), "--key", str(KEY.verification_key)]) == 3
+    assert "definition 2 is unknown" in capsys.readouterr().out
 
 
 def test_without_a_key_the_record_only_agrees_with_itself(

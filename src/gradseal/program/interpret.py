@@ -188,7 +188,7 @@ def _laid_out(graph: Graph, calls: Sequence[_Call]) -> list[_Call]:
     root = list(range(first + len(calls)))
     written: set[int] = set()
     for value, (node, call) in enumerate(zip(graph.nodes, calls, strict=True), first):
-        own = node.args[0] if node.args else None
+        own = node.args[0] if node.args else node.kwargs.get(call.names[0]) if call.names else None
         if isinstance(own, Ref) and (node.operator in _VIEWS or node.operator in _IN_PLACE):
             root[value] = root[own.value]
         named = {**dict(zip(call.names, node.args, strict=False)), **node.kwargs}
@@ -233,12 +233,33 @@ def _apply(call: _Call, values: list[Any], kept: set[int], words: Callable[[int]
             raise ValueError(f"{name} is no tensor")
     if call.check is not None or call.writes:
         bound = call.bound(args, kwargs)
-        for name in call.writes:
-            if isinstance(bound[name], torch.Tensor) and _memory(bound[name]) in kept:
-                raise ValueError(f"writes to state, batch or a constant, by its argument {name}")
+        _check_writes(bound, call.writes, kept)
         if call.check is not None:
             call.check(bound)
     return call.function(*args, **kwargs) if words is None else call.function(words, *args, **kwargs)
+
+
+def _check_writes(bound: Mapping[str, Any], writes: frozenset[str], kept: set[int]) -> None:
+    """Refuses to write to what is not the graph's own, or to one place twice: which is last is a race."""
+    targets = {name: bound[name] for name in writes if isinstance(bound[name], torch.Tensor)}
+    for name, target in targets.items():
+        if _memory(target) in kept:
+            raise ValueError(f"writes to state, batch or a constant, by its argument {name}")
+        if _overlaps(target):
+            raise ValueError(f"writes to memory that overlaps itself, by its argument {name}")
+    if len({_memory(target) for target in targets.values()}) < len(targets):
+        raise ValueError("writes to one memory by several arguments")
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    """Whether two elements of a tensor may lie in one place."""
+    reach = 0
+    dims = zip(tensor.stride(), tensor.shape, strict=True)
+    for stride, size in sorted((stride, size) for stride, size in dims if size > 1):
+        if stride <= reach:
+            return tensor.numel() > 0
+        reach += stride * (size - 1)
+    return False
 
 
 def _resolve(argument: Any, values: list[Any]) -> Any:

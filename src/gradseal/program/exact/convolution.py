@@ -31,6 +31,11 @@ from gradseal.program.exact.products import (
 
 Pair = tuple[int, int]
 
+MAX_SIDE = 4096
+"""The longest side of a kernel, and the greatest stride, dilation and padding."""
+MAX_ELEMENTS = 1 << 40
+"""Of each operand and of the result, with the padding around an image."""
+
 _CHUNK = 1 << 22
 """Elements of patches in memory at a time, as float64."""
 
@@ -251,8 +256,19 @@ def _spread(gradient: Tensor, weight: Tensor, window: Window, size: Pair) -> Ten
         margins.append((before, size[side] + reach - span[side] - before))
     spread = gradient.new_zeros((*gradient.shape[:3], *span))
     spread[..., :: window.stride[0], :: window.stride[1]] = gradient
-    # A negative margin cuts off what only padding saw.
-    return functional.pad(spread, (*margins[1], *margins[0]))
+    # A negative margin cuts off what only padding saw: all of it, maybe.
+    for side, (before, after) in enumerate(margins):
+        length = spread.shape[3 + side]
+        start, end = min(length, max(0, -before)), max(0, length - max(0, -after))
+        spread = spread.narrow(3 + side, start, max(0, end - start))
+    lengths = [size[side] + window.dilation[side] * (weight.shape[2 + side] - 1) for side in (0, 1)]
+    found = gradient.new_zeros((*gradient.shape[:3], *lengths))
+    places = [
+        slice(max(0, before), max(0, before) + spread.shape[3 + side])
+        for side, (before, _) in enumerate(margins)
+    ]
+    found[..., places[0], places[1]] = spread
+    return found
 
 
 def _size(sizes: Sequence[int]) -> int:
@@ -265,8 +281,15 @@ def _size(sizes: Sequence[int]) -> int:
 def _size_out(size: Sequence[int], weight: Tensor, window: Window) -> Pair:
     shapes = f"an image of shape {tuple(size)} and a kernel of shape {tuple(weight.shape)}"
     groups = window.groups
-    if len(size) != 4 or weight.dim() != 4 or size[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+    if (
+        len(size) != 4
+        or weight.dim() != 4
+        or size[1] != weight.shape[1] * groups
+        or groups < 1
+        or weight.shape[0] % groups
+    ):
         raise ReplayError(f"{shapes} do not fit", where="conv2d")
+    _require_bounded(size, weight, window)
     out = []
     for side, axis in enumerate((2, 3)):
         room = size[axis] + 2 * window.padding[side] - window.dilation[side] * (weight.shape[axis] - 1) - 1
@@ -274,6 +297,17 @@ def _size_out(size: Sequence[int], weight: Tensor, window: Window) -> Pair:
     if min(out) < 1:
         raise ReplayError(f"{shapes} leave no place", where="conv2d")
     return out[0], out[1]
+
+
+def _require_bounded(size: Sequence[int], weight: Tensor, window: Window) -> None:
+    """Refuses what no realisation need reckon with, before sizes are multiplied that might overflow."""
+    sides = (*weight.shape[2:], *window.stride, *window.dilation)
+    if min(sides) < 1 or max(*sides, *window.padding) > MAX_SIDE or min(window.padding) < 0:
+        raise ReplayError(f"a kernel, stride, dilation or padding beyond 1 to {MAX_SIDE}", where="conv2d")
+    padded = [max(1, side) + 2 * padding for side, padding in zip(size[2:], window.padding, strict=True)]
+    for own in ((*size[:2], *padded), (size[0], weight.shape[0], *padded), tuple(weight.shape)):
+        if _size([max(1, side) for side in own]) > MAX_ELEMENTS:
+            raise ReplayError(f"more than {MAX_ELEMENTS} elements, with padding", where="conv2d")
 
 
 def _require_gradient(gradient: Tensor, size: Sequence[int], weight: Tensor, window: Window) -> None:

@@ -131,6 +131,12 @@ def in_place(function: Function) -> Function:
         if result.shape != own.shape or not torch.can_cast(result.dtype, own.dtype):
             given = f"{tuple(result.shape)} {result.dtype}"
             raise ReplayError(f"a result of {given} does not go into {tuple(own.shape)} {own.dtype}")
-        return own.copy_(result)
+        return written_over(own, result)
 
     return run
+
+
+def written_over(own: Tensor, source: Tensor) -> Tensor:
+    """`own`, with the numbers of `source`, which may lie in the same memory."""
+    shared = source.untyped_storage()._cdata == own.untyped_storage()._cdata
+    return own.copy_(source.clone() if shared else source)

@@ -27,6 +27,7 @@ from gradseal.program.exact.element_types import (
     passed,
     require_fits,
     require_types,
+    written_over,
 )
 
 _REMAINDER_STEP: Final = 28
@@ -127,7 +128,7 @@ def _to_copy(own: Tensor, *, dtype: torch.dtype | None = None, **options: Any) -
 def _copy(own: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     source = src if isinstance(src, Tensor) else number(src, own.device)
     require_types(own)
-    return own.copy_(converted(source, own.dtype), non_blocking=non_blocking)
+    return written_over(own, converted(source, own.dtype))
 
 
 # --- Two operands and more

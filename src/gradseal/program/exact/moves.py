@@ -27,6 +27,7 @@ from gradseal.program.exact.element_types import (
     number,
     passed,
     require_types,
+    written_over,
 )
 
 Indices = Sequence[Tensor | None]
@@ -46,7 +47,7 @@ def _fill_with(own: Tensor, value: Any) -> Tensor:
     require_types(own, source)
     if source.dim():
         raise ReplayError("a tensor is filled with one number")
-    return own.copy_(converted(source, own.dtype))
+    return written_over(own, converted(source, own.dtype))
 
 
 def _zeros(name: str) -> Function:
