@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,13 @@ else:
             made = build_all()
             if made and version != "editable":
                 build_data["pure_python"] = False
-                build_data["infer_tag"] = True
+                platform_ = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+                build_data["tag"] = f"py3-none-{platform_}"
             build_data["artifacts"] += [str(path.relative_to(ROOT)) for path in made]
 
 
 if __name__ == "__main__":
-    for path in build_all():
+    found = build_all()
+    for path in found:
         print(path)  # noqa: T201
+    sys.exit(0 if found else 1)

@@ -23,7 +23,8 @@ _LISTED = "\n".join(f"  {name:{_WIDTH}}  {what}" for name, what in RECIPES.items
     name="record",
     epilog=f"\b\nRecipes:\n{_LISTED}\n\n\b\nExample:\n"
     "  gradseal record digits --out runs/digits --key owner.key\n"
-    "  gradseal record digits --out runs/digits --key owner.key --resume",
+    "  gradseal record digits --out runs/digits --key owner.key --resume\n"
+    "  gradseal record digits --out runs/exact --key owner.key --arithmetic exact",
 )
 @click.argument("recipe")
 @click.option(
@@ -70,7 +71,7 @@ _LISTED = "\n".join(f"  {name:{_WIDTH}}  {what}" for name, what in RECIPES.items
     type=click.Choice(ARITHMETICS),
     default=NATIVE,
     show_default=True,
-    help="PyTorch's own, whose bits a verifier needs the same machine for; or exact, the same bits on any.",
+    help="PyTorch's own, with bits of one kind of machine; or exact: slower, and the same bits anywhere.",
 )
 @click.option(
     "--threads",

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from gradseal.errors import ReplayError
+from gradseal.program.exact.updates import canonical_
 from gradseal.program.interpret import Interpreter, StepResult
 from gradseal.program.native import seeded
 from gradseal.program.optimizers import Optimizer
@@ -109,7 +110,8 @@ class Stepper:
                 own.copy_(value)
         if loss is None:
             raise ReplayError("a step without a batch", where=f"step {step}")
-        return loss, gradients
+        # Infinities may have met; the optimizer sees to what gradients become.
+        return canonical_(loss) if self.exact else loss, gradients
 
 
 def _check_like(value: torch.Tensor, own: torch.Tensor, what: str) -> None:

@@ -33,7 +33,11 @@ def require_runs(stepper: Stepper, live: LiveState, batch: Sequence[torch.Tensor
     try:
         stepper.compute(live.tensors(), batch, step=0)
     except ReplayError as e:
-        raise CaptureError(f"the captured program cannot be run: {e}", where="loss") from e
+        raise CaptureError(
+            f"cannot be run in exact arithmetic: {e.message}",
+            where=e.where or "loss",
+            advice=e.advice or "exact arithmetic computes in float32; or record with arithmetic='native'",
+        ) from e
 
 
 def compare_with_eager(

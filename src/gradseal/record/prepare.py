@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from gradseal.errors import CaptureError, MalformedBundle, RecordWarning, UnknownKind
+from gradseal.errors import CaptureError, MalformedBundle, RecordWarning, ReplayError, UnknownKind
 from gradseal.precede.beacons import Beacon
 from gradseal.precede.slots import one_seed
 from gradseal.program.arithmetic import Exact, read_arithmetic
 from gradseal.program.batches import schema_of
 from gradseal.program.capture import check_model
 from gradseal.program.capture_optimizer import capture_optimizer
+from gradseal.program.exact.fitness import prove
 from gradseal.program.graph import Graph
 from gradseal.program.interpret import Interpreter
 from gradseal.program.native import Environment, check_recordable, current_environment
@@ -205,6 +206,7 @@ def fix(
     warn(request.model, program, initialisation, stacklevel=4)
     release = Release.of(_released_names(request.model))
     if request.exact:
+        _prove(live.device)
         check_exact(optimizer, {s.name.removeprefix("parameters/"): s.dtype for s in live.layout})
     environment = None if request.exact else current_environment(live.device.type)
     manifest = Manifest(
@@ -229,6 +231,14 @@ def fix(
         initialisation=initialisation,
         release=release,
     )
+
+
+def _prove(device: torch.device) -> None:
+    """Refuses a machine that does not compute exact arithmetic, whose owner would seal other bits."""
+    try:
+        prove(device)
+    except ReplayError as e:
+        raise CaptureError(e.message, where="environment", advice=e.advice) from e
 
 
 def _warn_of_whole_epochs(request: Request, graphs: Graphs, samples: int, *, stacklevel: int) -> None:

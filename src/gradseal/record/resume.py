@@ -230,7 +230,9 @@ def _first_difference(was: Json, now: Json, where: str) -> tuple[str, str, str]:
     """The dotted name of the first field in which two manifests differ, and both values."""
     if isinstance(was, dict) and isinstance(now, dict):
         # What the owner chose comes before digests of what follows from it.
-        for name in sorted({**was, **now}, key=lambda n: (n not in ("plan", "arithmetic", "data"), n)):
+        for name in sorted(
+            {**was, **now}, key=lambda n: (n not in ("plan", "arithmetic", "data", "kind"), n)
+        ):
             if was.get(name) != now.get(name):
                 below = f"{where}.{name}" if where else name
                 return _first_difference(was.get(name), now.get(name), below)

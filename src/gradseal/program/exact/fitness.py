@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from gradseal.errors import ReplayError
-from gradseal.program.exact import functions, kernel, products, sums
+from gradseal.program.exact import activation_functions, functions, kernel, norms, products, softmax, sums
 from gradseal.program.exact.convolution import Window, conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from gradseal.program.exact.functions import NAN_BITS
+from gradseal.program.optimizers.adam import AdamW, AdamWGroup
 from gradseal.program.randomness import words
 
 _MANY: Final = (1 << 17) + 3
@@ -67,7 +68,17 @@ def _functions() -> list[Tensor]:
         "gelu",
         "gelu_tanh",
     )
-    return [getattr(functions, name)(x) for name in names for x in (wide, near)]
+    more = (
+        "silu",
+        "silu_derivative",
+        "gelu_derivative",
+        "gelu_tanh_derivative",
+        "mish",
+        "mish_derivative",
+        "expm1",
+    )
+    made = [getattr(functions, name)(x) for name in names for x in (wide, near)]
+    return made + [getattr(activation_functions, name)(x) for name in more for x in (wide, near)]
 
 
 def _products() -> list[Tensor]:
@@ -88,8 +99,13 @@ def _convolutions() -> list[Tensor]:
     window = Window(stride=(2, 1), padding=(1, 1), groups=2)
     y = conv2d(x, weight, window)
     gradient = bits("gradient", *y.shape, exponents=12)
+    # Sums beyond 2^53, which take several parts.
+    large, filters = torch.full((2, 40, 6, 5), 1.9999999), torch.full((5, 40, 3, 3), -1.9999998)
     return [
         y,
+        conv2d(large, filters, Window(padding=(1, 1))),
+        conv2d_input_gradient(large[:, :5], filters, Window(padding=(1, 1)), (6, 5)),
+        conv2d_weight_gradient(large[:, :5], large, Window(padding=(1, 1)), (3, 3)),
         conv2d_input_gradient(gradient, weight, window, (9, 8)),
         conv2d_weight_gradient(gradient, x, window, (3, 3)),
     ]
@@ -106,12 +122,65 @@ def _sums() -> list[Tensor]:
     ]
 
 
+def _rows() -> list[Tensor]:
+    x, g = bits("features", 40, 33, exponents=10), bits("upstream", 40, 33, exponents=10)
+    w = bits("scale", 33, exponents=4)
+    y = softmax.TABLE["aten._softmax.default"](x, 1, False)
+    z = softmax.TABLE["aten._log_softmax.default"](x, 1, False)
+    layer, mean, away = norms.TABLE["aten.native_layer_norm.default"](x, [33], w, w, 1e-5)
+    back = norms.TABLE["aten.native_layer_norm_backward.default"](
+        g, x, [33], mean, away, w, w, [True, True, True]
+    )
+    image, seen = bits("channels", 5, 6, 4, 3, exponents=10), bits("seen", 5, 6, 4, 3, exponents=10)
+    ones = torch.ones(6)
+    batch = norms.TABLE["aten.native_batch_norm.default"](
+        image, ones, ones, ones.clone(), ones.clone(), True, 0.1, 1e-5
+    )
+    again = norms.TABLE["aten.native_batch_norm_backward.default"](
+        seen, image, ones, None, None, batch[1], batch[2], True, 1e-5, [True, True, True]
+    )
+    return [
+        y,
+        softmax.TABLE["aten._softmax_backward_data.default"](g, y, 1, torch.float32),
+        z,
+        softmax.TABLE["aten._log_softmax_backward_data.default"](g, z, 1, torch.float32),
+        layer,
+        *back,
+        *batch,
+        *again,
+    ]
+
+
+def _places() -> list[Tensor]:
+    x = bits("sent", 300, 7, exponents=30)
+    index = torch.arange(300) * 7 % 11
+    return [
+        sums.sum_by_index(x, 0, index, 11),
+        sums.sum_by_indices(x, 0, index[:, None].expand(300, 7), (11, 7)),
+    ]
+
+
+def _updates() -> list[Tensor]:
+    weight, gradient = bits("weight", 1000, exponents=8), bits("step", 1000, exponents=30)
+    state = {
+        "parameters/w": weight.clone(),
+        "optimizer/w/exp_avg": bits("mean", 1000, exponents=8),
+        "optimizer/w/exp_avg_sq": bits("square", 1000, exponents=8).abs(),
+    }
+    group = AdamWGroup(parameters=("w",), lr=1e-3)
+    AdamW(groups=(group,)).update(state, {"w": gradient}, 7, exact=True)
+    return list(state.values())
+
+
 CASES: Final[Mapping[str, Callable[[], list[Tensor]]]] = {
     "elements": _elements,
     "functions": _functions,
     "products": _products,
     "convolutions": _convolutions,
     "sums": _sums,
+    "rows": _rows,
+    "places": _places,
+    "updates": _updates,
 }
 
 

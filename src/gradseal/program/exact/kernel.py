@@ -31,6 +31,7 @@ _SUPPORTED: dict[str, Callable[[], bool]] = {
     "avx2": torch.cpu._is_avx2_supported,
     "baseline": lambda: True,
 }
+_START_SECONDS = 60.0
 _HERE = local()
 _WIDTHS = {"AVX512": ("avx512", "avx2", "baseline"), "AVX2": ("avx2", "baseline")}
 
@@ -45,10 +46,10 @@ def library() -> ctypes.CDLL | None:
         if path.is_file() and _SUPPORTED[width]():
             try:
                 loaded = ctypes.CDLL(str(path))
-            except OSError:  # built for another kind of processor
+                if loaded.gradseal_abi() == ABI:
+                    return loaded
+            except (OSError, AttributeError):  # built for another kind of processor, or from other sources
                 continue
-            if loaded.gradseal_abi() == ABI:
-                return loaded
     return None
 
 
@@ -132,7 +133,7 @@ def in_each_thread(work: Callable[[], T]) -> list[T]:
     gate = Barrier(threads)
 
     def once() -> T:
-        gate.wait()
+        gate.wait(_START_SECONDS)
         return work()
 
     pool = _pool(threads, os.getpid())
