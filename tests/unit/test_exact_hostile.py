@@ -95,7 +95,7 @@ def test_a_gradient_of_which_only_padding_saw_a_part(
     own = convolution.conv2d_input_gradient(g, w, window, size, realisation=Realisation.FLOAT64)
     assert torch.equal(own, convolution.conv2d_input_gradient(g, w, window, size))
     channels = weight[1] * window.groups
-    expected = conv2d_input(
+    expected = conv2d_input(  # type: ignore[no-untyped-call]  # torch does not type it
         (gradient[0], channels, *size), w, g, window.stride, window.padding, window.dilation, window.groups
     )
     torch.testing.assert_close(own, expected)
