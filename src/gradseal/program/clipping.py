@@ -2,7 +2,7 @@
 
 In exact arithmetic the norm is rounded from an exact sum, and depends on no order. Knows torch by type only
 until it is applied. Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks";
-PyTorch's documented rule. Format: docs/spec/program.md, section 5, and docs/spec/arithmetic.md.
+PyTorch's documented rule. Format: docs/spec/program.md, section 5, and docs/spec/exact-operators.md.
 """
 
 from __future__ import annotations

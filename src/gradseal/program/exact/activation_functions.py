@@ -3,8 +3,8 @@
 As in `functions`: computed in float64 from the parts in `series`, straight on, rounded once to float32; every
 NaN is the one pattern 7FC00000. A derivative is a function of the argument alone, so that a gradient takes
 one more product. The errors named are the greatest measured, in units in the last place; those of derivatives
-hold away from their zeros (docs/spec/arithmetic.md). Leaves out what `functions` has. Order here: SiLU, GELU,
-Mish, the rest.
+hold away from their zeros (docs/spec/exact-operators.md). Leaves out what `functions` has. Order here: SiLU,
+GELU, Mish, the rest.
 """
 
 from __future__ import annotations

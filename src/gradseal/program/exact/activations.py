@@ -3,7 +3,7 @@
 A table from ATen's names to functions of the same arguments. Here are those of straight lines, comparisons
 and single +, −, × and ÷ of float32; those with exponentials are in `smooth_activations`, and in the table.
 Numbers among the arguments become float32 first; results lie in memory as ATen's do. Leaves out what draws at
-random. Format: docs/spec/arithmetic.md, section "Activations".
+random. Format: docs/spec/exact-operators.md, section "Activations".
 """
 
 from __future__ import annotations

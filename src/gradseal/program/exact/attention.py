@@ -2,8 +2,8 @@
 
 The operators are those that PyTorch's CPU kernel of this name has; what that kernel fuses is taken apart. The
 backward pass computes the shares again, as the forward pass did, and uses neither its result nor its
-logarithms. A query that sees no key gets zeros. Leaves out dropout. Format: docs/spec/arithmetic.md, section
-"Attention".
+logarithms. A query that sees no key gets zeros. Leaves out dropout. Format: docs/spec/exact-operators.md,
+section "Attention".
 """
 
 from __future__ import annotations

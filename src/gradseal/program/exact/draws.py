@@ -4,7 +4,7 @@ Each takes, before ATen's own arguments, a function that gives the first n words
 (`randomness.words`), so what is drawn depends on nothing that was drawn before. Elements are numbered in
 row-major order of the shape, however they lie in memory. Numbers are made of words by integer and single
 float64 operations, each one NumPy call, and rounded to float32 once. Order here: numbers, results, operators,
-the table. Format: docs/spec/arithmetic.md, section "Draws".
+the table. Format: docs/spec/exact-operators.md, section "Draws".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 float32 is the one type of fractions; integers and truth values are for indexes, counts and masks. float64 and
 those of 16 bits are refused by name. Used by the tables of operators (`elementwise`, `reductions`, `moves`,
-`draws`). Format: docs/spec/arithmetic.md, section "Element types".
+`draws`). Format: docs/spec/exact-operators.md, section "Element types".
 """
 
 from __future__ import annotations

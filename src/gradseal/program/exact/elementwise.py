@@ -4,7 +4,7 @@ A table from ATen's names to functions of the same arguments. Where float32 is i
 float32 first, a Python number too, and whatever ATen might contract or reorder is taken apart into single
 torch calls. Integers and truth values are exact in any case, and are left to ATen. Other element types are
 refused. Leaves out activations and derivatives. Order here: one operand, several, the table.
-Format: docs/spec/arithmetic.md, section "Element by element".
+Format: docs/spec/exact-operators.md, section "Element by element".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The kernel's form, where it is there, gives the same bits. What is said to be float64 is rounded to float32
 once, at the end. Order here: sums of deviations, what is normal, gradients, PyTorch's form.
-Format: docs/spec/arithmetic.md, section "Normalisation".
+Format: docs/spec/exact-operators.md, section "Normalisation".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Softmax, its logarithm and their gradients, as one pass of the kernel, each defined in PyTorch's steps.
 
 The kernel's form, where it is there, gives the same bits, and saves the passes in between. Results are laid
-out row by row. Format: docs/spec/arithmetic.md, section "Softmax".
+out row by row. Format: docs/spec/exact-operators.md, section "Softmax".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A table from ATen's names to functions of the same arguments. Each sum of products is one of `products` or
 `convolution`, rounded once. What an operator adds, a bias or a multiple of a matrix, is added after, in one
 addition of float32. Leaves out convolutions of three dimensions. Order here: products, convolutions, weight
-norm, the table. Format: docs/spec/arithmetic.md, section "Linear operators".
+norm, the table. Format: docs/spec/exact-operators.md, section "Linear operators".
 """
 
 from __future__ import annotations

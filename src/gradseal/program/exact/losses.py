@@ -3,7 +3,7 @@
 Where a loss is reduced, the mean is an exact mean and the sum an exact sum of the losses of the elements;
 the negative log-likelihood divides its sum by the sum of its weights. A gradient of a mean is divided by the
 count before it meets a larger tensor. Each function takes and gives what the ATen operator of its name does.
-Order here: negative log-likelihood, distances, binary targets. Format: docs/spec/arithmetic.md, section
+Order here: negative log-likelihood, distances, binary targets. Format: docs/spec/exact-operators.md, section
 "Losses".
 """
 

@@ -4,7 +4,7 @@ Most compute nothing, and are ATen's own; only the element types are checked. Wh
 to one place, ATen leaves open which stays: here the last one does, in row-major order of the index; and where
 they are added up, their sum is that of `sums`, followed by one addition. Memory that ATen does not initialise
 holds zeros. Leaves out copies between element types; see `elementwise`. Order here: views and counting,
-places, the table. Format: docs/spec/arithmetic.md, section "Moves".
+places, the table. Format: docs/spec/exact-operators.md, section "Moves".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Statistics are exact means: of a tensor, of its deviations from that mean as it was rounded, and of their
 squares; a large mean costs no digits. What is made of them is computed in float64 element by element, and
 rounded to float32 once. Each function takes and gives what the ATen operator of its name does. Order here:
-batch, layer, root mean square, groups. Format: docs/spec/arithmetic.md, section "Normalisation".
+batch, layer, root mean square, groups. Format: docs/spec/exact-operators.md, section "Normalisation".
 """
 
 from __future__ import annotations

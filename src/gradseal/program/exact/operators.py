@@ -1,7 +1,7 @@
 """The operators that exact arithmetic defines, by the names that a graph has for them.
 
 One table for all: each module defines some operators by formulas of a few primitives, and a graph with any
-other operator is refused when it is captured. Format: docs/spec/arithmetic.md.
+other operator is refused when it is captured. Format: docs/spec/exact-operators.md.
 """
 
 from __future__ import annotations

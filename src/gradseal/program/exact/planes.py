@@ -1,7 +1,7 @@
 """Planes and windows on them: where the windows of a pool lie, and gradients summed into planes.
 
 What meets at one place of a plane is summed exactly (`sums`), so that no order matters. Order here: where
-windows lie, sums into planes. Format: docs/spec/arithmetic.md, section "Pools".
+windows lie, sums into planes. Format: docs/spec/exact-operators.md, section "Pools".
 """
 
 from __future__ import annotations

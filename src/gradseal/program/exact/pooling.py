@@ -3,7 +3,7 @@
 A table from ATen's names to functions of the same arguments. The largest of a window is a choice, and left to
 ATen. A window's average is its exact sum, rounded, over a count. A gradient goes to the places that its
 result came from (`planes`). What else moves planes or adds into them is in `resampling`, and in the table.
-Leaves out three dimensions. Format: docs/spec/arithmetic.md, section "Pools".
+Leaves out three dimensions. Format: docs/spec/exact-operators.md, section "Pools".
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Sums and means are those of `sums`; prefixes, variances and norms are built on t
 orders of float32 go by one total order: −∞ … −0, +0 … ∞, with NaN first among extremes and last among the
 sorted; of equal numbers the first comes first. Integers are exact in any case. Leaves out products of sums,
 softmax and pooling. Order here: sums, spreads and norms, products, extremes, orders, the table.
-Format: docs/spec/arithmetic.md, section "Reductions and orders".
+Format: docs/spec/exact-operators.md, section "Reductions and orders".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Upsampling to the nearest, folding, embeddings: numbers copied, and gradients added where they came from.
 
 A table from ATen's names to functions of the same arguments. What meets is summed exactly (`planes`, `sums`).
-Leaves out three dimensions and what interpolates. Format: docs/spec/arithmetic.md, section "Pools".
+Leaves out three dimensions and what interpolates. Format: docs/spec/exact-operators.md, section "Pools".
 """
 
 from __future__ import annotations

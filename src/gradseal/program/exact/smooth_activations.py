@@ -2,7 +2,7 @@
 
 What depends on one number alone is a function of `functions` or `activation_functions`, rounded once; its
 gradient is its derivative, rounded once, times the gradient that comes in. All else is single +, −, × and ÷
-of float32. Format: docs/spec/arithmetic.md, section "Activations".
+of float32. Format: docs/spec/exact-operators.md, section "Activations".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The largest element of a row is taken off first, so that no exponential overflows; the sum of the exponentials
 is exact before it is rounded. A row with NaN or +∞ gives NaN everywhere, and so does a row of −∞ only, for
 which the safe softmax gives zeros. Each function takes and gives what the ATen operator of its name does.
-Format: docs/spec/arithmetic.md, section "Softmax".
+Format: docs/spec/exact-operators.md, section "Softmax".
 """
 
 from __future__ import annotations

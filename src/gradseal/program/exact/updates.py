@@ -5,7 +5,7 @@ floats, combined by + − × ÷ and √, which IEEE-754 rounds correctly, and be
 tensor; powers of them are products in a fixed order, as the C library's power differs between machines.
 Tensors are walked in pieces that stay in a cache, and what is written has one NaN. Order here: numbers, the
 walk, steps of a rule, running means, the norm. Leaves out the rules; see `program.optimizers`. Format:
-docs/spec/arithmetic.md.
+docs/spec/exact-operators.md.
 """
 
 from __future__ import annotations
