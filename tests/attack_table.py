@@ -19,30 +19,11 @@ from attack_world import DEMANDING, World, world
 from gradseal.attacks.precedence import ATTACKS, HARMLESS, LIMITS, Attack
 from gradseal.attacks.services import SERVICES, Approach
 from gradseal.errors import AnchorError
-from gradseal.program.native import current_environment
-from gradseal.store.files import FsspecFiles
-from gradseal.verify.contents import read_contents
-from gradseal.verify.executors import Ready, Request
-from gradseal.verify.outcomes import SegmentResult
-from gradseal.verify.replay import Replayer
 from gradseal.verify.verdict import Check, ClaimName, Finding, Outcome, Status, Verdict
 from gradseal.verify.verifier import verify
+from in_process import InProcess
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "attacks.md"
-
-
-class InProcess:
-    """Replays by the worker's own code in this process, which saves the time that one takes to start."""
-
-    def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
-        files = FsspecFiles(request.url)
-        contents = read_contents(files, request.manifest, request.programs)
-        yield Ready(environment=current_environment("cpu"))
-        replayer = Replayer(
-            files, request.manifest, contents, request.seeds, device=torch.device("cpu"), alive=lambda: None
-        )
-        for task in request.tasks:
-            yield replayer.replay(task)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,39 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from gradseal.program.exact import kernel
-from gradseal.program.exact.fitness import prove
-from gradseal.program.native import current_environment
-from gradseal.store.files import FsspecFiles
-from gradseal.verify.contents import read_contents
-from gradseal.verify.executors import Ready, Request
-from gradseal.verify.outcomes import SegmentResult
-from gradseal.verify.replay import Replayer
 from gradseal.verify.verdict import ClaimName, Result
 from gradseal.verify.verifier import verify
-
-
-class InProcess:
-    """An executor that replays here, on whatever device there is."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
-        """See `Executor`."""
-        prove(self._device)
-        yield Ready(environment=current_environment(self._device.type))
-        files = FsspecFiles(request.url)
-        contents = read_contents(files, request.manifest, request.programs)
-        replayer = Replayer(
-            files, request.manifest, contents, request.seeds, device=self._device, alive=lambda: None
-        )
-        yield from map(replayer.replay, request.tasks)
+from in_process import InProcess
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from attack_table import PAGE, REFUSED, ROWS, InProcess, differences, judge, page
+from attack_table import PAGE, REFUSED, ROWS, differences, judge, page
 from attack_world import DEMANDING, SKEW_SECONDS, World, plain_sgd, world
 from bundles import KEY, cross_entropy, digits, mlp
 from gradseal.attacks.history import History
@@ -38,6 +38,7 @@ from gradseal.witness.logs import Logs
 from gradseal.witness.loopback import Loopback, _Service
 from gradseal.witness.mark import Mark
 from gradseal.witness.storage import RolledBack, SqliteStorage
+from in_process import InProcess
 
 ALL = {**ATTACKS, **HARMLESS, **LIMITS}
 

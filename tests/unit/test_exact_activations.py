@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,6 @@ CONTEXT.prec = 160
 CORNERS = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, -3.0, 6.0, 20.0, 128.0, -128.0, 16.0, -16.0, -104.0, 89.0]
 CORNERS += [SMALLEST, -SMALLEST, LARGEST, -LARGEST, 2.0**-126, INF, -INF, NAN]
 ANY = st.floats(width=32) | st.sampled_from(CORNERS) | st.floats(width=32, min_value=-20.0, max_value=20.0)
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # A second implementation, of Python's floats: a product, sum or quotient of two float32 that is rounded to

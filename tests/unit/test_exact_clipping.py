@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 
@@ -20,14 +19,6 @@ from gradseal.program.exact import updates
 
 NAN_BITS = 0x7FC00000
 LARGEST = 2.0**128 - 2.0**104
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def bits(x: Tensor) -> list[int]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -19,14 +19,6 @@ INF = math.inf
 NAN = math.nan
 NUMBERS = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 1e-45, -1e-45, 3e38, -3e38, INF, -INF, NAN, 7.0, 1.25e-38]
 F32 = st.floats(width=32, min_value=-1e9, max_value=1e9)
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def aten(name: str) -> Any:

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -88,14 +88,6 @@ ORACLES: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
 }
 STARTS = {"sqrt": 0.0, "rsqrt": 0.0, "log": 0.0, "log1p": -1.0}
 BOUNDS = {"sqrt": 0.5, "erf": 0.50001}
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def bits(x: Tensor) -> list[int]:

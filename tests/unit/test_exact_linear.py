@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -22,14 +22,6 @@ NAN_BITS = 0x7FC00000
 CORNERS = [0.0, -0.0, 1.0, 2.0**-149, 2.0**-126, 2.0**127, -(2.0**127), INF, -INF, NAN]
 NUMBERS = st.floats(width=32) | st.sampled_from(CORNERS) | st.floats(width=32, min_value=-2.0, max_value=2.0)
 FACTORS = st.sampled_from([1, 0, 1.0, 0.0, -1, 0.1, 3])
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def call(name: str, *args: Any, **kwargs: Any) -> Any:

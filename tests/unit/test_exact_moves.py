@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -19,14 +19,6 @@ INF = math.inf
 NAN = math.nan
 SMALL = st.floats(width=32, min_value=-1024, max_value=1024)
 Case = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def aten(name: str) -> Any:

@@ -25,14 +25,6 @@ RMS = TABLE["aten._fused_rms_norm.default"]
 ALL = [True, True, True]
 
 
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def randn(*shape: int, seed: int = 0, scale: float = 1.0, shift: float = 0.0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale + shift
 

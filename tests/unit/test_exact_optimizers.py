@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -86,14 +85,6 @@ CASES: dict[str, Optimizer] = {
     "lion": Lion(groups=(LionGroup(**A, lr=0.01),)),
     "lion decay": Lion(groups=(LionGroup(**A, lr=0.01, beta1=0.8, beta2=0.4, weight_decay=0.3),)),
 }
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- The formulas again, on single numbers.

@@ -4,7 +4,7 @@ import itertools
 import math
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -27,14 +27,6 @@ ANY = st.floats(width=32) | st.sampled_from(CORNERS)
 FEW = st.sampled_from([0.0, -0.0, 1.0, 2.0, NAN, -INF])
 CLOSE = st.floats(width=32, min_value=-2.0, max_value=2.0)
 NUMBERS = st.sampled_from([ANY, CLOSE, FEW])
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def call(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,14 +21,6 @@ SOFTMAX_BACKWARD = TABLE["aten._softmax_backward_data.default"]
 LOG_SOFTMAX_BACKWARD = TABLE["aten._log_softmax_backward_data.default"]
 LOGSUMEXP = TABLE["aten.logsumexp.default"]
 INF, NAN = math.inf, math.nan
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

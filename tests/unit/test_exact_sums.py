@@ -5,7 +5,7 @@ import json
 import math
 import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,6 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 CLOSE = st.floats(width=32, min_value=-2.0, max_value=2.0) | st.sampled_from(
     [2.0**-40, -(2.0**-40), 3 * 2.0**98, -3 * 2.0**98]
 )
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def bits(x: Tensor) -> list[int]:

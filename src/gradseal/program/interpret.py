@@ -96,7 +96,7 @@ class Interpreter:
         self._graph = graph
         self._constants = constants
         self._device = device
-        self._exact = exact
+        self.exact = exact
         functions = _EXACT_FUNCTIONS if exact else _FUNCTIONS
         self._calls = [
             _prepare(node, frees, device, guarded, functions, where=f"node {number}, {node.operator}")
@@ -171,7 +171,7 @@ class Interpreter:
             raise ReplayError(f"is on {value.device}", where=f"graph: {name}")
         # What is a view of state would change while the state moves on.
         value = value.clone() if _memory(value) in kept else value
-        return canonical_(value.contiguous()) if self._exact and value.dtype is torch.float32 else value
+        return canonical_(value.contiguous()) if self.exact and value.dtype is torch.float32 else value
 
 
 def _memory(tensor: torch.Tensor) -> int:

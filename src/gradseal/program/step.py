@@ -30,17 +30,20 @@ class Stepper:
         program: What a step computes.
         interpreters: Its graph for each batch size.
         seeds: The run's.
-        exact: In exact arithmetic, as the interpreters are.
     """
 
     program: Program
     interpreters: Mapping[int, Interpreter]
     seeds: Seeds
-    exact: bool = False
     _trained: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_trained", self.program.trained())
+
+    @property
+    def exact(self) -> bool:
+        """Whether steps are in exact arithmetic, as the interpreters are."""
+        return next(iter(self.interpreters.values())).exact
 
     def compute(
         self,

@@ -136,7 +136,7 @@ class Fixed:
             size: Interpreter(graph, constants, self.live.device, guarded=False, exact=exact)
             for size, graph in self.graphs.by_size.items()
         }
-        return Stepper(program=self.program, interpreters=interpreters, seeds=seeds, exact=exact)
+        return Stepper(program=self.program, interpreters=interpreters, seeds=seeds)
 
     def compare(self, prepared: Prepared) -> None:
         """Runs the first batch beside the user's own computation, in native arithmetic whatever the run's.

@@ -79,7 +79,6 @@ class Replayer:
                     for size, graph in own.graphs.items()
                 },
                 seeds=seeds,
-                exact=exact,
             )
             for own in contents.each
         ]

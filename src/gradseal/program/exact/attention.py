@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradseal.errors import ReplayError
 from gradseal.program.exact import functions, products
-from gradseal.program.exact.functions import require_float32
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.fused_softmax import shares
 from gradseal.program.exact.sums import sum_along
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -74,12 +75,12 @@ def conv2d(x: Tensor, weight: Tensor, window: Window, *, realisation: Realisatio
         ReplayError: The shapes do not fit, or the kernel is larger than the padded image.
     """
     size = _size_out(x.shape, weight, window)
-    require_length(_size(weight.shape[1:]), where="conv2d")
+    require_length(prod(weight.shape[1:]), where="conv2d")
     require_float32(x, weight)
     how = chosen(realisation, x, weight)
     if how is Realisation.KERNEL:
         y = x.new_empty((len(x), len(weight), *size))
-        return _compiled("gradseal_convolution", (x, weight, y), (x, weight, y), window, len(x))
+        return _compiled("convolution", (x, weight, y), (x, weight, y), window, len(x))
     images = fixed_point(_by_group(x, window, 1), _IMAGE)
     filters = fixed_point(_by_group(weight, window, 0), _IMAGE)
     return _filtered(images.integers, filters, images, window, size, how)
@@ -109,13 +110,13 @@ def conv2d_input_gradient(
         ReplayError: The shapes do not fit.
     """
     _require_gradient(gradient, (len(gradient), weight.shape[1] * window.groups, *size), weight, window)
-    require_length(_size((len(weight), *weight.shape[2:])), where="conv2d")
+    require_length(prod((len(weight), *weight.shape[2:])), where="conv2d")
     require_float32(gradient, weight)
     how = chosen(realisation, gradient, weight)
     if how is Realisation.KERNEL:
         x = gradient.new_empty((len(gradient), weight.shape[1] * window.groups, *size))
         shapes = (x, weight, gradient)
-        return _compiled("gradseal_convolution_input", (gradient, weight, x), shapes, window, len(x))
+        return _compiled("convolution_input", (gradient, weight, x), shapes, window, len(x))
     gradients = fixed_point(_by_group(gradient, window, 1), _IMAGE)
     # Each channel sums over its group's filters.
     filters = fixed_point(_by_group(weight, window, 0).transpose(1, 2).flip(3, 4), _IMAGE)
@@ -148,24 +149,24 @@ def conv2d_weight_gradient(
     """
     shape = (gradient.shape[1], x.shape[1] // window.groups, *kernel)
     _require_gradient(gradient, x.shape, x.new_empty(()).expand(shape), window)
-    require_length(_size((len(gradient), *gradient.shape[2:])), where="conv2d")
+    require_length(prod((len(gradient), *gradient.shape[2:])), where="conv2d")
     require_float32(gradient, x)
     how = chosen(realisation, gradient, x)
     if how is Realisation.KERNEL:
         own = x.new_empty(shape)
         shapes = (x, own, gradient)
-        return _compiled("gradseal_convolution_weight", (gradient, x, own), shapes, window, len(own))
+        return _compiled("convolution_weight", (gradient, x, own), shapes, window, len(own))
     gradients = fixed_point(_by_group(gradient, window, 1), _BATCH)
     images = fixed_point(_by_group(x, window, 1), _BATCH)
     total = None
-    for part in _chunks(len(x), window.groups * _size((*shape[1:], *gradient.shape[2:]))):
+    for part in _chunks(len(x), window.groups * prod((*shape[1:], *gradient.shape[2:]))):
         rows = gradients.integers[part].flatten(3).permute(1, 2, 0, 3).flatten(2)
         columns = _patches(images.integers[part], kernel, window).permute(1, 0, 3, 2).flatten(1, 2)
         block = sum_of_products(rows, columns, how)
         total = block if total is None else added(total, block)
     if total is None:
         return x.new_zeros(shape)
-    places = _size(kernel)
+    places = prod(kernel)
     left = [part.reshape(window.groups, -1, 1) for part in (gradients.exponents, gradients.finite)]
     right = [
         part.reshape(window.groups, 1, -1).repeat_interleave(places, 2)
@@ -196,7 +197,7 @@ def _compiled(
     shape = torch.tensor([*image, kernel[0], *kernel[2:], *result[2:], *moves])
     addresses = [x.data_ptr() for x in (*dense, shape)]
     function = compiled_function(name, 4, 2)
-    products = _size(kernel[1:]) * _size(result)
+    products = prod(kernel[1:]) * prod(result)
     kernels.in_parts(
         count,
         lambda start, end: function(*addresses, start, end),
@@ -221,8 +222,8 @@ def _filtered(  # noqa: PLR0917 -- what it is made of
     """(batch, filters, height, width), from integers of images of (batch, groups, channels, …)."""
     kernel = (filters.integers.shape[3], filters.integers.shape[4])
     rows = filters.integers.flatten(2)
-    result = images.integers.new_empty((len(integers), *rows.shape[:2], _size(size)), dtype=torch.float32)
-    for part in _chunks(len(integers), len(rows) * rows.shape[2] * _size(size)):
+    result = images.integers.new_empty((len(integers), *rows.shape[:2], prod(size)), dtype=torch.float32)
+    for part in _chunks(len(integers), len(rows) * rows.shape[2] * prod(size)):
         total = sum_of_products(rows, _patches(integers[part], kernel, window), how)
         result[part] = rounded(
             total,
@@ -247,35 +248,23 @@ def _patches(x: Tensor, kernel: Pair, window: Window) -> Tensor:
 
 
 def _spread(gradient: Tensor, weight: Tensor, window: Window, size: Pair) -> Tensor:
-    """The gradient with zeros between its elements and around them, so that the flipped kernel moves by 1."""
-    margins, span = [], []
-    for side in (0, 1):
+    """The gradient with zeros between its elements and around them, so that the flipped kernel moves by 1.
+
+    What lies before the first place or beyond the last is left out: only padding saw it.
+    """
+    lengths, kept, places = [], [], []
+    for side, stride in enumerate(window.stride):
         reach = window.dilation[side] * (weight.shape[2 + side] - 1)
-        span.append((gradient.shape[3 + side] - 1) * window.stride[side] + 1)
         before = reach - window.padding[side]
-        margins.append((before, size[side] + reach - span[side] - before))
-    spread = gradient.new_zeros((*gradient.shape[:3], *span))
-    spread[..., :: window.stride[0], :: window.stride[1]] = gradient
-    # A negative margin cuts off what only padding saw: all of it, maybe.
-    for side, (before, after) in enumerate(margins):
-        length = spread.shape[3 + side]
-        start, end = min(length, max(0, -before)), max(0, length - max(0, -after))
-        spread = spread.narrow(3 + side, start, max(0, end - start))
-    lengths = [size[side] + window.dilation[side] * (weight.shape[2 + side] - 1) for side in (0, 1)]
-    found = gradient.new_zeros((*gradient.shape[:3], *lengths))
-    places = [
-        slice(max(0, before), max(0, before) + spread.shape[3 + side])
-        for side, (before, _) in enumerate(margins)
-    ]
-    found[..., places[0], places[1]] = spread
-    return found
-
-
-def _size(sizes: Sequence[int]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
+        lengths.append(size[side] + reach)
+        first = max(0, -(before // stride))
+        end = min(gradient.shape[3 + side], -((before - lengths[side]) // stride))
+        kept.append(slice(first, max(first, end)))
+        start = before + first * stride
+        places.append(slice(start, max(start, before + end * stride), stride))
+    spread = gradient.new_zeros((*gradient.shape[:3], *lengths))
+    spread[..., places[0], places[1]] = gradient[..., kept[0], kept[1]]
+    return spread
 
 
 def _size_out(size: Sequence[int], weight: Tensor, window: Window) -> Pair:
@@ -306,7 +295,7 @@ def _require_bounded(size: Sequence[int], weight: Tensor, window: Window) -> Non
         raise ReplayError(f"a kernel, stride, dilation or padding beyond 1 to {MAX_SIDE}", where="conv2d")
     padded = [max(1, side) + 2 * padding for side, padding in zip(size[2:], window.padding, strict=True)]
     for own in ((*size[:2], *padded), (size[0], weight.shape[0], *padded), tuple(weight.shape)):
-        if _size([max(1, side) for side in own]) > MAX_ELEMENTS:
+        if prod([max(1, side) for side in own]) > MAX_ELEMENTS:
             raise ReplayError(f"more than {MAX_ELEMENTS} elements, with padding", where="conv2d")
 
 

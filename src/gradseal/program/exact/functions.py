@@ -16,33 +16,23 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from gradseal.errors import ReplayError
 from gradseal.program.exact import kernel, series
+from gradseal.program.exact.digits import require_float32
 
 NAN_BITS: Final = 0x7FC00000
 CHUNK: Final = 1 << 16
 """Elements per pass: 512 KiB of float64, so the few temporaries of a pass stay in the second-level cache."""
 
 # Beyond these, every result is the same float32: exp is 0 or ∞, tanh and erf are 1.
-_EXP_END: Final = 128.0
+EXP_END: Final = 128.0
 _TANH_END: Final = 20.0
 _ERF_END: Final = 3.9375
 # 2 √(2/π) and 0.044715 times that, for the argument of GELU's logistic form.
-_GELU_LINEAR: Final = float.fromhex("0x1.9884533d43651p+0")
-_GELU_CUBIC: Final = float.fromhex("0x1.2444f2a4d8b4bp-4")
+GELU_LINEAR: Final = float.fromhex("0x1.9884533d43651p+0")
+GELU_CUBIC: Final = float.fromhex("0x1.2444f2a4d8b4bp-4")
 
 
-def require_float32(x: Tensor) -> None:
-    """Nothing, if this is a tensor of float32.
-
-    Raises:
-        ReplayError: If it is of anything else.
-    """
-    if x.dtype is not torch.float32:
-        raise ReplayError(f"exact arithmetic takes float32, not {str(x.dtype).removeprefix('torch.')}")
-
-
-def _elementwise(core: Callable[[Tensor], Tensor], x: Tensor, compiled: str = "") -> Tensor:
+def elementwise(core: Callable[[Tensor], Tensor], x: Tensor, compiled: str = "") -> Tensor:
     """`core` of each element in float64, rounded to float32; a new tensor, laid out row by row.
 
     Args:
@@ -91,12 +81,12 @@ def sqrt(x: Tensor) -> Tensor:
     # 1/4. So |√x − M/2| = |x − M²/4| / (√x + M/2) > (1/4) / 2^25 = 2^−27, four units in the last place of
     # float64. A root within one unit of √x is on the same side of every midpoint as √x. No root of a
     # float32 is subnormal.
-    return _elementwise(torch.sqrt, x, "sqrt")
+    return elementwise(torch.sqrt, x, "sqrt")
 
 
 def rsqrt(x: Tensor) -> Tensor:
     """1 / √x, within 0.500001 ulp; ±∞ at ±0, 0 at ∞, NaN below zero."""
-    return _elementwise(_rsqrt, x, "rsqrt")
+    return elementwise(_rsqrt, x, "rsqrt")
 
 
 def _rsqrt(x: Tensor) -> Tensor:
@@ -112,21 +102,22 @@ def _rsqrt(x: Tensor) -> Tensor:
 
 def exp(x: Tensor) -> Tensor:
     """The exponential, within 0.500001 ulp; ∞ above 88.72, subnormal below −87.33, 0 below −103.97."""
-    return _elementwise(lambda y: series.exp(y.clamp_(-_EXP_END, _EXP_END)), x, "exp")
+    return elementwise(lambda y: series.exp(y.clamp_(-EXP_END, EXP_END)), x, "exp")
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp −x), within 0.500001 ulp, the left tail too."""
-    return _elementwise(lambda y: torch.div(torch.ones_like(y), _logistic_denominator(y)), x, "sigmoid")
+    return elementwise(lambda y: torch.div(torch.ones_like(y), decay(y).add_(1.0)), x, "sigmoid")
 
 
-def _logistic_denominator(x: Tensor) -> Tensor:
-    return series.exp(torch.neg(x).clamp_(-_EXP_END, _EXP_END)).add_(1.0)
+def decay(x: Tensor) -> Tensor:
+    """Exp −x in float64, of what is beyond ±128 as there."""
+    return series.exp(torch.neg(x).clamp_(-EXP_END, EXP_END))
 
 
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent, within 0.500001 ulp; odd, bit for bit."""
-    return _elementwise(_tanh, x, "tanh")
+    return elementwise(_tanh, x, "tanh")
 
 
 def _tanh(x: Tensor) -> Tensor:
@@ -137,7 +128,7 @@ def _tanh(x: Tensor) -> Tensor:
 
 def log(x: Tensor) -> Tensor:
     """Natural logarithm, within 0.500001 ulp; −∞ at ±0, NaN below zero."""
-    return _elementwise(_log, x, "log")
+    return elementwise(_log, x, "log")
 
 
 def _log(x: Tensor) -> Tensor:
@@ -146,7 +137,7 @@ def _log(x: Tensor) -> Tensor:
 
 def log1p(x: Tensor) -> Tensor:
     """log(1 + x), within 0.500001 ulp, near 0 too; −∞ at −1, NaN below."""
-    return _elementwise(_log1p, x, "log1p")
+    return elementwise(_log1p, x, "log1p")
 
 
 def _log1p(x: Tensor) -> Tensor:
@@ -162,17 +153,16 @@ def _at_ends(x: Tensor, result: Tensor, *, start: float) -> Tensor:
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp x), within 0.500001 ulp, without the threshold above which PyTorch returns x itself."""
-    return _elementwise(_softplus, x, "softplus")
+    return elementwise(_softplus, x, "softplus")
 
 
 def _softplus(x: Tensor) -> Tensor:
-    decay = series.exp(torch.abs(x).clamp_(max=_EXP_END).neg_())
-    return series.log1p(decay).add_(torch.clamp(x, min=0.0))
+    return series.log1p(decay(torch.abs(x))).add_(torch.clamp(x, min=0.0))
 
 
 def erf(x: Tensor) -> Tensor:
     """The error function, within 0.50001 ulp; odd, bit for bit."""
-    return _elementwise(_erf, x, "erf")
+    return elementwise(_erf, x, "erf")
 
 
 def _erf(x: Tensor) -> Tensor:
@@ -181,7 +171,7 @@ def _erf(x: Tensor) -> Tensor:
 
 def gelu(x: Tensor) -> Tensor:
     """GELU, x Φ(x) (Hendrycks & Gimpel 2016), within 0.500001 ulp, the left tail too; −0 at −∞."""
-    return _elementwise(_gelu, x, "gelu")
+    return elementwise(_gelu, x, "gelu")
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -193,11 +183,11 @@ def _gelu(x: Tensor) -> Tensor:
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """½ x (1 + tanh(√(2/π) (x + 0.044715 x³))), as x times a logistic, within 0.500001 ulp; −0 at −∞."""
-    return _elementwise(_gelu_tanh, x, "gelu_tanh")
+    return elementwise(_gelu_tanh, x, "gelu_tanh")
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
     bounded = torch.clamp(x, min=-series.TAIL_END)
     square = torch.mul(bounded, bounded)
-    argument = square.mul_(_GELU_CUBIC).add_(_GELU_LINEAR).mul_(bounded)
-    return torch.div(bounded, _logistic_denominator(argument))
+    argument = square.mul_(GELU_CUBIC).add_(GELU_LINEAR).mul_(bounded)
+    return torch.div(bounded, decay(argument).add_(1.0))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from gradseal.program.exact import kernel, kernel_sums
-from gradseal.program.exact.functions import CHUNK, require_float32
+from gradseal.program.exact.digits import require_float32
+from gradseal.program.exact.functions import CHUNK
 from gradseal.program.exact.kernel_sums import Kind
 from gradseal.program.exact.sums import mean_along, sum_along
 

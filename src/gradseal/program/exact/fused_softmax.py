@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradseal.program.exact import functions, kernel
-from gradseal.program.exact.functions import require_float32
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.sums import sum_along
 
 _PART: Final = 1 << 14

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from gradseal.errors import ReplayError
+
 T = TypeVar("T")
 
 VARIABLE = "GRADSEAL_EXACT_KERNEL"
@@ -84,16 +86,26 @@ def function_for(name: str, arguments: str, *tensors: torch.Tensor) -> Callable[
     return found if usable(*tensors) and all(t.dim() and t.numel() for t in tensors) else None
 
 
+def known(found: Callable[..., Any] | None) -> Callable[..., Any]:
+    """A function that the library must have, once it is known to be usable.
+
+    Raises:
+        ReplayError: It lacks it.
+    """
+    if found is None:
+        raise ReplayError("a kernel of exact arithmetic lacks a function that it should have")
+    return found
+
+
 @cache
 def _declared(found: ctypes.CDLL, name: str, arguments: str, result: str) -> Callable[..., Any] | None:
-    # By index, which makes another object than an attribute does: whoever uses that declares its own types.
-    try:
-        symbol = found[f"gradseal_{name}"]
-    except AttributeError:
+    symbol: Any = getattr(found, f"gradseal_{name}", None)
+    if symbol is None:
         return None
     symbol.argtypes = [_KINDS[kind] for kind in arguments]
     symbol.restype = _KINDS[result] if result else None
-    return symbol
+    declared: Callable[..., Any] = symbol
+    return declared
 
 
 def in_parts(count: int, work: Callable[[int, int], None], *, least: int) -> None:

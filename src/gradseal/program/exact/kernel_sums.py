@@ -17,7 +17,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from gradseal.errors import ReplayError
 from gradseal.program.exact import kernel
 
 _PART: Final = 1 << 16
@@ -180,17 +179,17 @@ def _one_sum(source: int, target: int, count: int, divided: bool) -> None:
     """One sum in parts: the integers' partial sums are exact."""
     largest = _largest(source, count)
     if largest < _INFINITY:
-        part = _known(kernel.function("part_of_sum", "pnni", "n"))
+        part = kernel.known(kernel.function("part_of_sum", "pnni", "n"))
         total = sum(_of_parts(part, source, count, count, largest))
-        _known(kernel.function("whole_sum", "pnnii"))(target, total, count, largest, divided)
+        kernel.known(kernel.function("whole_sum", "pnnii"))(target, total, count, largest, divided)
     else:
-        run = _known(kernel.function("sums", "ippppnnnnni"))
+        run = kernel.known(kernel.function("sums", "ippppnnnnni"))
         run(Kind.PLAIN, source, source, source, target, 1, 1, count, 0, 1, divided)
 
 
 def _largest(source: int, count: int) -> int:
     """The bits of the largest magnitude."""
-    return max(_of_parts(_known(kernel.function("largest", "pn", "i")), source, count))
+    return max(_of_parts(kernel.known(kernel.function("largest", "pn", "i")), source, count))
 
 
 def _of_parts(run: Callable[..., int], source: int, count: int, *others: int) -> list[int]:
@@ -202,12 +201,6 @@ def _of_parts(run: Callable[..., int], source: int, count: int, *others: int) ->
 
     kernel.in_parts(count, part, least=_PART)
     return found
-
-
-def _known(run: Callable[..., int] | None) -> Callable[..., int]:
-    if run is None:
-        raise ReplayError("a kernel of exact arithmetic lacks a function that it should have")
-    return run
 
 
 def into(x: Tensor, dim: int, index: Tensor, shape: list[int], *, each: bool = False) -> Tensor | None:

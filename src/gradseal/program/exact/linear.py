@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from gradseal.program.exact import convolution, functions, products
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.element_types import Function, named
-from gradseal.program.exact.functions import require_float32
 from gradseal.program.exact.steps import laid_out, refuse_unless, times
 from gradseal.program.exact.sums import sum_along
 

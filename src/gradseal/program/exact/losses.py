@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradseal.errors import ReplayError
 from gradseal.program.exact import functions
-from gradseal.program.exact.functions import require_float32
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.sums import mean_along, sum_along
 
 _NONE: Final = 0

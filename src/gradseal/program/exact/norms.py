@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from gradseal.errors import ReplayError
-from gradseal.program.exact.functions import require_float32, rsqrt
+from gradseal.program.exact.digits import require_float32
+from gradseal.program.exact.functions import rsqrt
 from gradseal.program.exact.fused_norms import (
     gradient,
     in_double,

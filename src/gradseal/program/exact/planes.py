@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradseal.program.exact.functions import require_float32
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.steps import refuse_unless
 from gradseal.program.exact.sums import sum_by_indices
 

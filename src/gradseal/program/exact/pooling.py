@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradseal.program.exact import resampling
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.element_types import Function, named, number
-from gradseal.program.exact.functions import require_float32
 from gradseal.program.exact.planes import Axis, Windows, adaptive_windows, both, members, plane, spread
 from gradseal.program.exact.steps import laid_out, refuse_unless
 from gradseal.program.exact.sums import sum_along, sum_by_indices

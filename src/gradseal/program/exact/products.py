@@ -12,7 +12,6 @@ docs/spec/arithmetic.md, section 3.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -155,7 +154,7 @@ def _compiled(a: Tensor, b: Tensor) -> Tensor:
     *batch, m, k = a.shape
     n = b.shape[-1]
     out = torch.empty((*batch, m, n))
-    multiply = compiled_function("gradseal_products", 3, 10)
+    multiply = compiled_function("products", 3, 10)
     left, right, to = a.data_ptr(), b.data_ptr(), out.data_ptr()
     strides = (*(a.stride() if batch else (0, *a.stride())), *(b.stride() if batch else (0, *b.stride())))
     if batch and batch[0] != 1:
@@ -177,29 +176,23 @@ def _compiled(a: Tensor, b: Tensor) -> Tensor:
 
 
 def compiled_function(name: str, addresses: int, integers: int) -> Callable[..., None]:
-    """A function of the kernel.
+    """A function of the kernel that needs memory of its own.
 
     Args:
-        name: Its own.
+        name: Its own, without the prefix that all have.
         addresses: How many addresses it takes.
         integers: How many integers it takes after these.
 
     Returns:
         It, raising ReplayError where memory lacks.
     """
-    function = getattr(kernel.library(), name)
-    if function.argtypes is None:
-        function.restype = ctypes.c_int32
-        function.argtypes = [ctypes.c_void_p] * addresses + [ctypes.c_int64] * integers
-        function.errcheck = _has_memory
-    call: Callable[..., None] = function
+    function = kernel.known(kernel.function(name, "p" * addresses + "n" * integers, "i"))
+
+    def call(*arguments: int) -> None:
+        if function(*arguments):
+            raise ReplayError("not enough memory", where="exact arithmetic")
+
     return call
-
-
-def _has_memory(lacking: int, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    del function, arguments
-    if lacking:
-        raise ReplayError("not enough memory", where="exact arithmetic")
 
 
 def sum_of_products(a: Tensor, b: Tensor, realisation: Realisation) -> Total:

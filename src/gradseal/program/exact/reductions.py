@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gradseal.errors import ReplayError
 from gradseal.program.exact import functions, sums
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.element_types import (
     Function,
     converted,
@@ -99,7 +100,7 @@ def _trace(own: Tensor) -> Tensor:
 def _variance_and_mean(
     own: Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
-    functions.require_float32(own)
+    require_float32(own)
     dims = _dims(dim)
     mean = sums.mean_along(own, dims, keepdim=True)
     away = torch.sub(own, mean)
@@ -130,7 +131,7 @@ def _norm(
     *,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    functions.require_float32(own)
+    require_float32(own)
     if dtype not in (None, torch.float32):
         raise ReplayError("a norm is float32")
     match 2.0 if ord is None else float(ord):

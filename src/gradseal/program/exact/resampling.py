@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.element_types import Function, named, number
-from gradseal.program.exact.functions import require_float32
 from gradseal.program.exact.planes import Pairs, into_planes, plane, spread
 from gradseal.program.exact.steps import laid_out, refuse_unless
 from gradseal.program.exact.sums import sum_by_index

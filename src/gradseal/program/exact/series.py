@@ -65,7 +65,7 @@ _ERF: Final = (
     ),
 )
 # (a + 6) exp(a²/2) Φ(−a) as a function of (a − 6) / (a + 6), for 0 ≤ a ≤ 16, to 2^−46.
-_TAIL: Final = _hex(
+TAIL: Final = _hex(
     """
     0x1.8e010d2b8a0fap-1 -0x1.66eaa7d095dedp-1 0x1.234fe3fd90d74p-1 -0x1.a7d65772ba9dcp-2
     0x1.1267d738c7e75p-2 -0x1.38b069c7c6b74p-3 0x1.33e77760d48d5p-4 -0x1.fba9ddff88b69p-6
@@ -74,7 +74,7 @@ _TAIL: Final = _hex(
     -0x1.a23d18f862190p-21
     """
 )
-_TAIL_CENTRE: Final = 6.0
+TAIL_CENTRE: Final = 6.0
 TAIL_END: Final = 16.0
 """exp(−16²/2) · 16 is far below the smallest float32, so the tail need not go on from here."""
 
@@ -145,8 +145,8 @@ def erf(x: Tensor) -> Tensor:
 
 def normal_tail(a: Tensor) -> Tensor:
     """Φ(−a), the weight of the normal distribution beyond a, for 0 ≤ a ≤ 16, to 2^−45 of itself."""
-    raised = torch.add(a, _TAIL_CENTRE)
-    y = torch.sub(a, _TAIL_CENTRE).div_(raised)
+    raised = torch.add(a, TAIL_CENTRE)
+    y = torch.sub(a, TAIL_CENTRE).div_(raised)
     # a has 24 bits, so that a² and its half are exact.
     density = exp(torch.mul(a, a).mul_(-0.5))
-    return horner(_TAIL, y).div_(raised).mul_(density)
+    return horner(TAIL, y).div_(raised).mul_(density)

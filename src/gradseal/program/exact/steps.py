@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gradseal.errors import ReplayError
+from gradseal.program.exact.digits import require_float32
 from gradseal.program.exact.element_types import number
-from gradseal.program.exact.functions import require_float32
 
 
 def require(*tensors: Tensor) -> None:

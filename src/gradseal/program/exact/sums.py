@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from gradseal.program.exact import kernel_sums
-from gradseal.program.exact.digits import power_of_two_double
-from gradseal.program.exact.functions import NAN_BITS, require_float32
+from gradseal.program.exact.digits import power_of_two_double, require_float32
+from gradseal.program.exact.functions import NAN_BITS
 
 _SUM_BITS: Final = 53
 _MAGNITUDE: Final = 0x7FFFFFFF

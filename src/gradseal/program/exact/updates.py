@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from gradseal.program.exact import series
-from gradseal.program.exact.functions import NAN_BITS, require_float32
+from gradseal.program.exact.digits import require_float32
+from gradseal.program.exact.functions import NAN_BITS
 
 PIECE: Final = 1 << 16
 """Elements in a piece for each thread: more would leave its cache, with fewer the calls would weigh."""
