@@ -25,11 +25,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("store", "program"),
     ("precede",),
     ("record", "verify"),
+    ("recipes",),
     ("attacks",),
     ("study",),
     ("report",),
     ("witness",),
-    ("recipes",),
     ("cli",),
     ("__main__",),
 )

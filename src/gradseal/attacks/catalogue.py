@@ -1,0 +1,51 @@
+"""Every attack on weights by name, ours and those of other packages.
+
+A package offers an attack by an entry point in the group `gradseal.attacks`, which leads to an `Attack`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from gradseal.attacks.attack import Attack
+from gradseal.errors import Error
+
+GROUP = "gradseal.attacks"
+
+MODULES: dict[str, str] = {}
+"""For each of ours the module of `gradseal.attacks` that has it as `ATTACK`, in the order of the tables."""
+
+
+def attack_names() -> list[str]:
+    """The names of all attacks, ours first; loads none."""
+    return [*MODULES, *sorted({point.name for point in _points()} - set(MODULES))]
+
+
+def load_attack(name: str) -> Attack:
+    """The attack of a name.
+
+    Raises:
+        Error: There is none, or what another package offers is none.
+    """
+    if name in MODULES:
+        own: Attack = import_module(f"gradseal.attacks.{MODULES[name]}").ATTACK
+        return own
+    point = next((point for point in _points() if point.name == name), None)
+    if point is None:
+        raise Error(
+            f"no attack is called {name!r}", where="attack", advice=f"there are: {', '.join(attack_names())}"
+        )
+    where = f"entry point {name!r} of {point.dist.name if point.dist else 'a package'}"
+    try:
+        found = point.load()
+    except Exception as e:
+        raise Error(f"cannot be loaded: {type(e).__name__}: {e}", where=where) from e
+    if not isinstance(found, Attack):
+        raise Error(f"leads to {type(found).__name__}, not to an Attack", where=where)
+    return found
+
+
+def _points() -> Sequence[EntryPoint]:
+    return list(entry_points(group=GROUP))

@@ -1,0 +1,1 @@
+"""Measurements of what verification is worth: attacks against policies, initialisation tests."""
