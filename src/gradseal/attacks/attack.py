@@ -99,7 +99,6 @@ class Setting:
         batch_size: Samples in a batch.
         delta: The classical tolerance as a share of the distance of two independently trained models.
         top: The classical Q: how many intervals are replayed in an epoch.
-        second: How many passes the slow attacks may make.
     """
 
     steps: int = 500
@@ -107,7 +106,6 @@ class Setting:
     batch_size: int = 6
     delta: float = 0.008
     top: int = 5
-    second: int = 30
 
 
 @dataclass(kw_only=True)

@@ -32,6 +32,8 @@ _VERBS = {
     "beacon": "Show a beacon's chain to pin, or run a chain of one node.",
     "timestamps": "Run a time-stamp authority for those who trust you.",
     "witness": "Run a witness, which cosigns logs as long as they only grow.",
+    "attack": "Carry out a published attack, and judge it by every policy.",
+    "study": "Measure what verification is worth, with attacks of all kinds.",
     "demo": "Record a real run, verify it, and see tampered copies rejected.",
 }
 

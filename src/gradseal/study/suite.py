@@ -58,7 +58,7 @@ def normalised(reference: float) -> Policy:
 def named(name: str) -> PolicyOf:
     """A policy by name, `jia2021-normalised` and `full-dated` among them."""
     made: Mapping[str, PolicyOf] = {"full-dated": full_dated, "jia2021-normalised": normalised}
-    return made.get(name) or (lambda _: Policy.named(name))
+    return made.get(name, lambda _: Policy.named(name))
 
 
 POLICIES = (

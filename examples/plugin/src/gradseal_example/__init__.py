@@ -1,0 +1,1 @@
+"""An attack and a policy for Gradseal, found by their entry points."""

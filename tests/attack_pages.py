@@ -1,0 +1,71 @@
+"""Writes what a matrix measured into the pages on attacks: `python tests/attack_pages.py STUDY`.
+
+STUDY is the directory of a `gradseal study matrix --full`. A page has a line `<!-- measured: NAME -->`; what
+follows, up to `<!-- end -->`, is made here. `docs/attacks/index.md` has both tables whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from gradseal.report.matrix import matrix_markdown, page_table
+from gradseal.study.matrix import Matrix
+
+PAGES = Path(__file__).parent.parent / "docs" / "attacks"
+MARK = re.compile(r"<!-- measured: ([^>]+) -->\n(?:.*?<!-- end -->\n)?", re.DOTALL)
+
+
+def filled(page: str, matrix: Matrix) -> str:
+    """A page whose marks are followed by what was measured.
+
+    Raises:
+        KeyError: It names an attack that the matrix has not.
+    """
+    return MARK.sub(
+        lambda found: f"{found[0].splitlines()[0]}\n{_measured(found[1], matrix)}<!-- end -->\n", page
+    )
+
+
+def marks(page: str) -> list[str]:
+    """What a page wants measured."""
+    return [found[1] for found in MARK.finditer(page)]
+
+
+def _measured(name: str, matrix: Matrix) -> str:
+    if name == "all":
+        return f"\n{_setting(matrix)}\n\n{matrix_markdown(matrix)}\n"
+    rows = [row for row in matrix.rows if row.attack == name]
+    if not rows:
+        raise KeyError(name)
+    text = "\n## Measured\n\nBy `gradseal study matrix --full`; see [all attacks](index.md#the-matrix).\n"
+    for row in rows:
+        text += f"\nIn {row.arithmetic} arithmetic:\n\n{page_table(row, matrix.plan.policies)}"
+    return text + "\n"
+
+
+def _setting(matrix: Matrix) -> str:
+    plan, setting = matrix.plan, matrix.plan.setting
+    return (
+        f"Made by `gradseal study matrix --full`: {plan.seeds} victims of the recipe `{plan.recipe}` in each "
+        f"arithmetic, {plan.slow_seeds} for the slow attacks; {setting.steps} steps of "
+        f"{setting.batch_size} samples, k = {setting.every}, Q = {setting.top}, δ = {setting.delta} · d_ref."
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Fills every page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    study = parser.parse_args(arguments).study
+    matrix = Matrix.from_json(json.loads((study / "matrix.json").read_text("utf-8")))
+    for path in sorted(PAGES.glob("*.md")):
+        path.write_text(filled(path.read_text("utf-8"), matrix), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
