@@ -9,17 +9,19 @@ work.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from gradseal.errors import RecordError
 from gradseal.program.memory import view_of, weights_file
+from gradseal.program.sources import Source
 from gradseal.program.step import Stepper
+from gradseal.program.tensors import TensorSpec
 from gradseal.proof.entries import Close, Initial, Segment, encode_losses
-from gradseal.proof.manifest import Manifest
+from gradseal.proof.manifest import DeclaredSeed, Manifest
 from gradseal.proof.note import Signer
 from gradseal.proof.writer import BlobWriter, BundleWriter
 from gradseal.record.plan import Request
@@ -58,12 +60,32 @@ class Presented:
         self.files = FsspecFiles(str(self.target))
         if not self.files.is_empty():
             raise RecordError("already exists, and is not an empty directory", where=str(self.target))
-        blobs = BlobWriter(self.files)
-        self._fixed: Fixed = fix(self.request, self.signer, blobs, self.committed)
-        self._prepared: Prepared = self._fixed.seeded(self._fixed.declared())
-        self.manifest: Manifest = self._fixed.manifest
-        self.writer = BundleWriter(blobs, self.signer, self.manifest)
-        self._zero = {name: t.detach().clone() for name, t in self._prepared.live.tensors().items()}
+        self._blobs = BlobWriter(self.files)
+        try:
+            self._seed(fix(self.request, self.signer, self._blobs, self.committed))
+        except BaseException:
+            self._blobs.discard()
+            raise
+
+    def _seed(self, fixed: Fixed) -> None:
+        self._fixed = fixed
+        self._prepared: Prepared = fixed.seeded(fixed.declared())
+        self.manifest: Manifest = fixed.manifest
+        self.writer = BundleWriter(self._blobs, self.signer, self.manifest)
+        self._zero = copy_of(self._prepared.live.tensors())
+
+    def reseed(self, seed: bytes) -> None:
+        """Declares another seed, 32 bytes, and so another state zero and order; before anything is sealed."""
+        if self.writer.size > 1:
+            raise RecordError("the manifest is sealed", where="seed")
+        plan = replace(self.manifest.plan, seed=DeclaredSeed(value=seed))
+        self._seed(replace(self._fixed, manifest=replace(self.manifest, plan=plan)))
+
+    @property
+    def claimed(self) -> dict[str, tuple[TensorSpec, Source]]:
+        """For each tensor of state zero what it is, and where the manifest says that it comes from."""
+        layout, sources = self._fixed.program.layout, self._fixed.initialisation.state
+        return {spec.name: (spec, source) for spec, source in zip(layout, sources, strict=True)}
 
     @property
     def stepper(self) -> Stepper:
@@ -79,6 +101,10 @@ class Presented:
         live, data, order = self._prepared.live, self._prepared.data, self._prepared.order
         numbers = self.manifest.plan.batches_of(step)
         return [data.batch(order.indices(number), live.device) for number in numbers]
+
+    def samples(self, indices: Iterable[int]) -> list[torch.Tensor]:
+        """The batch of any samples of the data set, by their numbers there; its leaves."""
+        return self._prepared.data.batch(indices, self._prepared.live.device)
 
     def steps_of(self, segment: int) -> range:
         """The steps of a segment."""

@@ -19,19 +19,19 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-import fsspec
 import torch
 from safetensors.torch import load
 from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
-from gradseal.attacks.attack import Attack, Hand, Meter, Need, Setting, distance
+from gradseal.attacks.attack import Attack, Hand, Meter, Need, Setting, distance, forget
 from gradseal.precede.trust import Trust
 from gradseal.proof.files import WEIGHTS
 from gradseal.proof.note import SigningKey
 from gradseal.recipes.recipe import Recipe
 from gradseal.record.presented import State
 from gradseal.store.files import FsspecFiles
+from gradseal.verify.classical import Scale
 from gradseal.verify.executors import Ready, Request
 from gradseal.verify.in_process import InProcess
 from gradseal.verify.outcomes import SegmentResult, Task
@@ -56,9 +56,19 @@ def normalised(reference: float) -> Policy:
 
 
 def named(name: str) -> PolicyOf:
-    """A policy by name, `jia2021-normalised` and `full-dated` among them."""
+    """A policy by name, `jia2021-normalised` and `full-dated` among them.
+
+    Of the classical ones `jia2021` alone keeps the released code's absolute limits, which fit no other model;
+    the others have the paper's.
+    """
     made: Mapping[str, PolicyOf] = {"full-dated": full_dated, "jia2021-normalised": normalised}
-    return made.get(name, lambda _: Policy.named(name))
+    if name in made:
+        return made[name]
+    policy = Policy.named(name)
+    own = policy.classical
+    if name == "jia2021" or own is None or own.limits.scale is not Scale.ABSOLUTE:
+        return lambda _: policy
+    return policy.normalised
 
 
 POLICIES = (
@@ -288,6 +298,7 @@ class Suite:
         nothing = Victim(bundle="", weights={}, reference=0.0, cost=Cost(gradients=0, flops=0, seconds=0))
         hand = self._hand(None, nothing, seed=seed, exact=exact, target=url)
         hand.meter = meter
+        hand.picky = False
         run = hand.present(drop_last=False)
         run.begin()
         for _ in range(run.planned):
@@ -406,13 +417,6 @@ def gradient_flops(recipe: Recipe) -> float:
     with FlopCounterMode(display=False) as counter:
         torch.autograd.backward(recipe.loss(model, batch))
     return float(counter.get_total_flops()) / recipe.batch_size
-
-
-def forget(url: str) -> None:
-    """Removes a bundle from memory."""
-    files, path = fsspec.core.url_to_fs(url)
-    if files.exists(path):
-        files.rm(path, recursive=True)
 
 
 def _memory(name: str, seed: int, exact: bool) -> str:

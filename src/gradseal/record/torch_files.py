@@ -1,0 +1,180 @@
+"""Reading what `torch.save` wrote, from a file that nobody vouches for.
+
+Such a file is a zip archive of a pickle and the bytes of its tensors. Before torch sees it: its size, the
+archive's directory and the sum of what it unpacks to are within limits, nothing in it is compressed, and the
+pickle names only what plain tensors are made of. Then torch loads it with `weights_only`, mapped and not
+read, so that a tensor cannot reach beyond the file. Nothing of it is executed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import stat
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradseal.errors import MalformedBundle, MissingFile
+
+MAX_DIRECTORY_BYTES = 16 << 20
+"""Of the archive's list of members, which is read as a whole."""
+
+MAX_MEMBERS = 100_000
+MAX_PICKLE_BYTES = 16 << 20
+
+_RECORD_BYTES, _RECORD_64_BYTES, _LOCATOR_BYTES = 22, 56, 20
+_RECORD_MAGIC, _RECORD_64_MAGIC, _LOCATOR_MAGIC = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+
+_ELSEWHERE = 0xFFFFFFFF
+"""For a length that only the second place has."""
+
+_TYPES = ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
+_GLOBALS = {f"torch {name}Storage" for name in _TYPES} | {
+    "collections OrderedDict",
+    "collections Counter",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+}
+_NAMING = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})
+_BROKEN = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+def check_regular(path: Path, limit_bytes: int) -> int:
+    """The size of a file that is one of its own: no link to elsewhere, no device, not too large.
+
+    Raises:
+        MissingFile: There is none.
+        MalformedBundle: It is something else, or above the limit.
+    """
+    try:
+        found = path.lstat()
+    except OSError as e:
+        gone = isinstance(e, FileNotFoundError)
+        said = "is not there" if gone else f"cannot be looked at: {e.strerror}"
+        raise MissingFile(said, where=str(path)) from e
+    if not stat.S_ISREG(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        raise MalformedBundle(f"is {what}", where=str(path), advice="put a copy of the file in its place")
+    if found.st_size > limit_bytes:
+        raise MalformedBundle(
+            f"has {found.st_size:,} bytes, over the limit of {limit_bytes:,}", where=str(path)
+        )
+    return found.st_size
+
+
+def read_torch_file(path: Path, limit_bytes: int) -> Any:
+    """What a file of `torch.save` holds: containers, numbers, texts, and tensors that are mapped from it.
+
+    Args:
+        path: The file; it must not change while its tensors are in use.
+        limit_bytes: How large it, and what it unpacks to, may be.
+
+    Raises:
+        MissingFile: There is none.
+        MalformedBundle: It is not such a file, is above a limit, or holds more than tensors and plain values.
+    """
+    size = check_regular(path, limit_bytes)
+    data = _pickle_of(path, size, limit_bytes)
+    _check_pickle(data, str(path))
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except _BROKEN as e:
+        raise MalformedBundle(f"torch cannot load it: {_first_line(e)}", where=str(path)) from e
+
+
+def _pickle_of(path: Path, size: int, limit_bytes: int) -> bytes:
+    """The pickle in the archive, once the archive is within its limits."""
+    where = str(path)
+    try:
+        _check_directory(path, size)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_members(members, where, limit_bytes)
+            (pickled,) = [m for m in members if m.filename.split("/", 1)[1:] == ["data.pkl"]]
+            if pickled.file_size > MAX_PICKLE_BYTES:
+                raise MalformedBundle(
+                    f"{pickled.file_size:,} bytes, over the limit of {MAX_PICKLE_BYTES:,}",
+                    where=f"{where}: data.pkl",
+                )
+            return archive.read(pickled)
+    except _BROKEN as e:
+        raise MalformedBundle(
+            f"is no archive as torch.save writes it: {_first_line(e)}",
+            where=where,
+            advice="load and save it with PyTorch 1.6 or later, if you trust it",
+        ) from e
+
+
+def _check_directory(path: Path, size: int) -> None:
+    """Bounds the list of members, in both places that may say how long it is."""
+    with path.open("rb") as file:
+        file.seek(max(0, size - _RECORD_BYTES - _LOCATOR_BYTES))
+        tail = file.read(_RECORD_BYTES + _LOCATOR_BYTES)
+        record, locator = tail[-_RECORD_BYTES:], tail[:-_RECORD_BYTES]
+        if len(record) < _RECORD_BYTES or not record.startswith(_RECORD_MAGIC):
+            raise zipfile.BadZipFile("it does not end as a zip archive does")
+        length = int.from_bytes(record[12:16], "little")
+        if locator.startswith(_LOCATOR_MAGIC):
+            file.seek(min(size, int.from_bytes(locator[8:16], "little")))
+            large = file.read(_RECORD_64_BYTES)
+            if not large.startswith(_RECORD_64_MAGIC):
+                raise zipfile.BadZipFile("its directory is not where it says")
+            own = 0 if length == _ELSEWHERE else length
+            length = max(own, int.from_bytes(large[40:48], "little"))
+    if length > MAX_DIRECTORY_BYTES:
+        raise zipfile.BadZipFile(f"its directory is over the limit of {MAX_DIRECTORY_BYTES:,} bytes")
+
+
+def _check_members(members: list[zipfile.ZipInfo], where: str, limit_bytes: int) -> None:
+    if len(members) > MAX_MEMBERS:
+        raise MalformedBundle(f"{len(members):,} members, over the limit of {MAX_MEMBERS:,}", where=where)
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > limit_bytes:
+        raise MalformedBundle(
+            f"unpacks to {unpacked:,} bytes, over the limit of {limit_bytes:,}", where=where
+        )
+    names = [member.filename for member in members]
+    if len(set(names)) != len(names) or len({name.split("/", 1)[0] for name in names}) != 1:
+        raise MalformedBundle("a member twice, or members of more than one directory", where=where)
+    if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
+        raise MalformedBundle("a compressed member, which torch.save does not write", where=where)
+    if sum(name.endswith("/data.pkl") for name in names) != 1:
+        raise MalformedBundle("has no data.pkl, or several", where=where)
+
+
+def _check_pickle(data: bytes, where: str) -> None:
+    """Refuses a pickle that names anything but what plain tensors are made of.
+
+    `weights_only` by itself would also make a `bytearray` of any length that a few bytes ask for.
+    """
+    try:
+        named = [str(argument) for opcode, argument, _ in pickletools.genops(data) if opcode.name in _NAMING]
+    except _BROKEN as e:
+        raise MalformedBundle(f"its pickle cannot be read: {_first_line(e)}", where=where) from e
+    if others := [name for name in named if name not in _GLOBALS]:
+        raise MalformedBundle(
+            f"names {others[0][:100]!r}, which is no part of a state dict of tensors", where=where
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
