@@ -47,6 +47,7 @@ from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import sign_note
 from gradseal.store.files import FsspecFiles
 from gradseal.verify.contents import order_of
+from gradseal.verify.distances import Distances
 from gradseal.verify.evidence import samples_used
 from gradseal.verify.executors import Ready, Request
 from gradseal.verify.outcomes import SegmentResult
@@ -334,8 +335,8 @@ class Elsewhere:
                 segment=task.segment,
                 equal=self.error == 0,
                 differing=("parameters/1.weight",) if self.error else (),
-                error=self.error,
-                update=self.update,
+                error=Distances(l2=self.error),
+                update=Distances(l2=self.update),
             )
 
 

@@ -19,6 +19,7 @@ from gradseal.program.memory import to_bytes
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.files import blob_path
 from gradseal.verify.account import chosen, unequal_after
+from gradseal.verify.distances import Distance
 from gradseal.verify.executors import WorkerDied, _answer
 from gradseal.verify.lengths import Lengths, hashed_pieces
 from gradseal.verify.losses import LossCurve
@@ -52,11 +53,11 @@ def specs(state: State) -> list[TensorSpec]:
     ]
 
 
-def followed(states: list[State], files: MemoryFiles | None = None, **limits: int) -> Lengths:
+def followed(states: list[State], files: MemoryFiles | None = None, **options: Any) -> Lengths:
     """Goes through the states as the verifier does: every tensor is hashed once, every state has a seal."""
     files = files or Counting()
     layout = specs(states[0])
-    lengths = Lengths(files, layout, **limits)
+    lengths = Lengths(files, layout, **options)
     seen: set[bytes] = set()
     seals: dict[bytes, list[bytes]] = {}
     for state in states:
@@ -102,6 +103,28 @@ def run(dtype: str, count: int = 4) -> list[State]:
 def test_a_length_is_the_euclidean_distance_of_two_states(dtype: str, kept_bytes: int) -> None:
     states = run(dtype)
     assert list(followed(states, kept_bytes=kept_bytes).updates) == pytest.approx(expected(states))
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 20], ids=["streamed", "kept"])
+@pytest.mark.parametrize("distance", list(Distance))
+def test_updates_can_be_ranked_by_any_distance(distance: Distance, kept_bytes: int) -> None:
+    a, b = run("float32", 2)
+    states = [a, b, [a[0], b[1]], [b[0], b[1]], [b[0], a[1]], [b[0], a[1]]]
+    lengths = followed(states, kept_bytes=kept_bytes, distance=distance)
+    vectors = [torch.cat([t.double().flatten() for t in state]) for state in states]
+    wanted = [
+        {
+            Distance.L1: (new - old).abs().sum(),
+            Distance.L2: (new - old).norm(),
+            Distance.LINF: (new - old).abs().max(),
+            Distance.COSINE: 1 - torch.dot(old, new) / (old.norm() * new.norm()),
+        }[distance].item()
+        for old, new in itertools.pairwise(vectors)
+    ]
+    assert list(lengths.ranked) == pytest.approx(wanted, abs=1e-12)
+    assert list(lengths.updates) == pytest.approx(expected(states))
+    wrong = [[torch.full_like(t, math.nan) for t in state] for state in states[:1]]
+    assert math.isnan(followed([a, *wrong], kept_bytes=kept_bytes, distance=distance).ranked[0])
 
 
 @pytest.mark.parametrize(("kept_bytes", "times"), [(1 << 20, 1), (0, 2)])
@@ -295,7 +318,8 @@ def test_what_is_wrong_and_not_told_is_counted_where_it_is() -> None:
 def test_an_answer_whose_cost_is_no_duration_is_not_taken(seconds: str) -> None:
     line = (
         '{"kind":"segment","segment":0,"equal":true,"differing":[],"moved":[],"independent":[],'
-        '"error":0.0,"update":0.0,"seconds":%s}'
+        '"error":{"l1":0.0,"l2":0.0,"linf":0.0,"cosine":0.0},'
+        '"update":{"l1":0.0,"l2":0.0,"linf":0.0,"cosine":0.0},"seconds":%s}'
     )
     with pytest.raises(WorkerDied):
         _answer((line % seconds).encode())

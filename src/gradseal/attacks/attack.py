@@ -132,8 +132,8 @@ class Hand:
         meter: Counts what is computed.
         pins: What a verifier pins of the services that an attack on time was given; set by the attack, whose
             services are honest.
-        picky: Whether seeds are drawn until state zero passes the classical test, which rejects honest ones now
-            and then.
+        picky: Whether seeds are drawn until state zero passes the classical test, which rejects honest ones
+            now and then.
     """
 
     recipe: Recipe

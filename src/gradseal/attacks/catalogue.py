@@ -14,7 +14,41 @@ from gradseal.errors import Error
 
 GROUP = "gradseal.attacks"
 
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {
+    "honest": "honest",
+    "infinitesimal update": "infinitesimal_update",
+    "blindfold top-Q": "blindfold_top_q",
+    "rank-matched start": "rank_matched_start",
+    "zhang 1": "zhang_1",
+    "zhang 2": "zhang_2",
+    "zhang 3": "zhang_3",
+    "concatenation": "concatenation",
+    "directed retraining": "directed_retraining",
+    "inverse gradient": "inverse_gradient",
+    "batch forging": "batch_forging",
+    "gluing": "gluing",
+    "interpolation": "interpolation",
+    "data addition": "data_addition",
+    "data subtraction": "data_subtraction",
+    "head start": "head_start",
+    "head start, ruled": "head_start_ruled",
+    "drift within tolerance": "drift",
+    "jump in mid-run": "jump",
+    "best response to sampling": "best_response",
+    "lying lengths": "lying_lengths",
+    "smuggled constants": "smuggled_constants",
+    "smuggled pull": "smuggled_pull",
+    "smuggled data": "smuggled_data",
+    "distillation": "distillation",
+    "late shapes": "late_shapes",
+    "grinding seeds": "grinding_seeds",
+    "grinding manifests": "grinding_manifests",
+    "abort and retry": "abort_and_retry",
+    "commitment copying": "commitment_copying",
+    "squatting": "squatting",
+    "backdating": "backdating",
+    "honest dated": "honest_dated",
+}
 """For each of ours the module of `gradseal.attacks` that has it as `ATTACK`, in the order of the tables."""
 
 

@@ -27,6 +27,7 @@ _VERBS = {
     "record": "Record a recipe's training as a bundle.",
     "verify": "Check a bundle against a policy.",
     "anchor": "Have a recorded bundle cosigned and time-stamped.",
+    "import": "Make a bundle of a proof by the released proof-of-learning code.",
     "show": "Show what a bundle says, without verifying it.",
     "key": "Make a signing key, or show its public half.",
     "beacon": "Show a beacon's chain to pin, or run a chain of one node.",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from gradseal.cli.classical import ClassicalOptions, classical_options, policy_name
 from gradseal.cli.main import ACCEPTED, INCONCLUSIVE, REJECTED
 from gradseal.cli.paths import reading
 from gradseal.cli.report import page_at, repeat_command, repeated_options, write_page
@@ -18,7 +19,7 @@ from gradseal.precede.trust import Trust, load_trust
 from gradseal.proof.note import VerificationKey
 from gradseal.report.terminal import Terminal, print_verdict
 from gradseal.report.words import finite, printable
-from gradseal.verify.policy import POLICIES, Policy, Replay
+from gradseal.verify.policy import Policy, Replay
 from gradseal.verify.verdict import ClaimName, Outcome, Verdict
 
 _STATUS = {Outcome.ACCEPTED: ACCEPTED, Outcome.REJECTED: REJECTED, Outcome.INCONCLUSIVE: INCONCLUSIVE}
@@ -31,15 +32,17 @@ _MAX_KEY_FILE_BYTES = 4096
     "  gradseal verify runs/digits --key owner.pub\n"
     "  gradseal verify runs/digits --key owner.pub --policy standard --json\n"
     "  gradseal verify runs/digits --key owner.pub --report report.html\n"
-    "  gradseal verify runs/digits --trust trust.toml --require precedence",
+    "  gradseal verify runs/digits --trust trust.toml --require precedence\n"
+    "  gradseal verify runs/digits --policy jia2021 --reference twin.safetensors",
 )
 @click.argument("bundle")
 @click.option(
     "--policy",
-    type=click.Choice(list(POLICIES)),
+    callback=policy_name,
     default="full",
     show_default=True,
-    help="What to demand and to spend.",
+    metavar="NAME",
+    help="What to demand and to spend; see above.",
 )
 @click.option(
     "--key",
@@ -76,6 +79,7 @@ _MAX_KEY_FILE_BYTES = 4096
     type=click.Choice(["ends", "sample", "all"]),
     help="Which replayed segments to replay under another seed too; by default all. It doubles their cost.",
 )
+@classical_options
 @click.option("--draw", metavar="HEX", help="The draw of an earlier verdict, to replay the same segments.")
 @click.option(
     "--report",
@@ -93,24 +97,31 @@ def command(
     free_bytes: int | None,
     weights: Path | None,
     other_seed: str | None,
+    classical: ClassicalOptions,
     draw: str | None,
     report: Path | None,
     as_json: bool,
 ) -> None:
     """Check BUNDLE, a directory or URL, against a policy.
 
-    quick replays the first and the last segment, standard a random sample, full all of them. None of the
-    owner's code is run. Without --key, a record can only be found to agree with itself; without --trust,
-    nothing says when it was made.
+    quick replays the first and the last segment, standard a random sample, full all of them. jia2021 judges
+    as the first proof-of-learning protocol did, by distances and without proof against forgers;
+    jia2021-random, jia2021-relative, jia2021-random-relative and jia2021-bounded as it was repaired. Other
+    packages may bring more.
+
+    None of the owner's code is run. Without --key, a record can only be found to agree with itself; without
+    --trust, nothing says when it was made.
 
     Exit status: 0 accepted, 1 rejected, 2 not a bundle or wrong usage, 3 inconclusive.
     """
     demanded, drawn = _policy(policy, require, free_bytes, other_seed), _draw(draw)
+    classical.check(demanded)
     pinned = [read_public_key(key) for key in keys]
     pins = load_trust(trust) if trust else Trust()
     # Loads torch, and so comes after all that can be wrong with the arguments.
     from gradseal.verify.verifier import verify
 
+    demanded = classical.applied(demanded, bundle)
     with page_at(report), reading(bundle), Watcher(shown=sys.stderr.isatty()) as watcher:
         verdict = verify(
             bundle,
@@ -131,6 +142,7 @@ def command(
                 free_bytes=free_bytes,
                 weights=weights,
                 other_seed=other_seed,
+                classical=classical.repeated(),
             )
             write_page(report, verdict, repeat_command(bundle, verdict, options))
             click.echo(f"report: {printable(str(report))}", err=True)

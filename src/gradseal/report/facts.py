@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gradseal.verify.classical import Classical
 from gradseal.verify.policy import Policy, Replay
+from gradseal.verify.protocol import picked
 from gradseal.verify.times import lasting
 from gradseal.verify.verdict import Verdict
 
@@ -53,7 +55,8 @@ def policy(policy: Policy) -> Facts:
     limit = policy.replay_timeout_seconds
     return {
         "name": policy.name,
-        "segments replayed": _REPLAYED[policy.replay],
+        "segments replayed": picked(policy.classical) if policy.classical else _REPLAYED[policy.replay],
+        **(_classical(policy.classical) if policy.classical else {}),
         "demanded": ", ".join(f"{name} {least}" for name, least in policy.require.items()) or "nothing",
         "confidence of a sample's bound": f"{policy.confidence:g}",
         "share of forged segments that a sample is to rule out": f"{policy.tolerated_fraction:g}",
@@ -64,6 +67,16 @@ def policy(policy: Policy) -> Facts:
         "longest time for all replays": "no limit" if limit is None else f"{limit:g} s",
         "address space of a worker": f"{policy.memory_bytes / 2**30:g} GiB",
         "most threads": str(policy.max_threads),
+    }
+
+
+def _classical(classical: Classical) -> Facts:
+    rates = classical.learning_rates
+    return {
+        "protocol": "the classical one: distances instead of bits",
+        "test of state zero": classical.initial.value,
+        "a replay's distance": classical.limits.said(),
+        "learning rates": f"from {rates[0]:g} to {rates[1]:g}" if rates else "any",
     }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gradseal.report.words import printable
-from gradseal.verify.policy import Replay
+from gradseal.verify.policy import Policy, Replay
+from gradseal.verify.protocol import picked
 from gradseal.verify.verdict import Check, ClaimName, Outcome, Result, Status, Verdict
 
 CLAIM_MEANING: Mapping[ClaimName, str] = {
@@ -56,9 +57,19 @@ def asked(verdict: Verdict) -> str:
     demanded = [f"{name} {status}" for name, status in policy.require.items()]
     return (
         f"To check the record of a training run against the policy {printable(policy.name)!r}: to read and "
-        f"hash all of it, {_REPLAYED[policy.replay]}, and to accept it only if nothing contradicts it and "
+        f"hash all of it, {_chosen(policy)}, and to accept it only if nothing contradicts it and "
         + (f"these claims hold: {', '.join(demanded)}. " if demanded else "whatever its claims. ")
         + key_said(verdict)
+    )
+
+
+def _chosen(policy: Policy) -> str:
+    if policy.classical is None:
+        return _REPLAYED[policy.replay]
+    return (
+        "to judge it as the classical protocol of proof-of-learning does: by how the first weights are "
+        f"distributed, and by recomputing segments of the training ({picked(policy.classical)}) and allowing "
+        f"a distance from the sealed weights ({policy.classical.limits.said()})"
     )
 
 
@@ -96,6 +107,12 @@ def amounts_to(verdict: Verdict) -> str:
 def _accepted(verdict: Verdict) -> str:
     done, count = verdict.cost.segments_replayed, verdict.cost.segments
     computation = verdict.claims[ClaimName.COMPUTATION].status
+    if verdict.policy.classical is not None:
+        return (
+            f"The verifier computed {done} of {count} segments of the training again, and each ended near "
+            "enough to the sealed weights for the classical protocol. That protocol is known to accept "
+            "forged records that cost far less than training, so this is no evidence against a forger."
+        )
     if computation is Status.SHOWN:
         return (
             f"The verifier computed the training again, all {count} segments of it, from the first weights "

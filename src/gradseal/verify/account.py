@@ -101,6 +101,7 @@ def _row(examination: Examination, number: int, result: SegmentResult | None) ->
         update=_at(lengths.updates, number) if lengths else None,
         replayed=result is not None,
         equal=result.equal if result else None,
+        error=_known(result.error.l2) if result else None,
         seconds=_known(result.seconds) if result else None,
     )
 

@@ -20,6 +20,7 @@ from gradseal.verify.evidence import (
 from gradseal.verify.examination import Examination
 from gradseal.verify.policy import Policy
 from gradseal.verify.precedence_claim import precedence_claim
+from gradseal.verify.protocol import classical_claims
 from gradseal.verify.statistics import forged_bound
 from gradseal.verify.verdict import (
     CLAIM_OF,
@@ -41,20 +42,32 @@ _ENOUGH = {
 
 def claims_of(examination: Examination) -> dict[ClaimName, Claim]:
     """The five claims, by what the examination found."""
+    classical = examination.policy.classical
     claims = {
         ClaimName.INTEGRITY: _integrity(examination),
         ClaimName.PRECEDENCE: precedence_claim(examination),
-        ClaimName.INITIALISATION: _initialisation(examination),
-        ClaimName.DATA: _data(examination),
-        ClaimName.COMPUTATION: _computation(examination),
+        **(classical_claims(examination, classical) if classical else _replay_claims(examination)),
     }
     for name, refuted in _refuted(examination.findings).items():
         claims[name] = Claim(status=Status.REFUTED, evidence=tuple(f.line for f in refuted))
     return claims
 
 
+def _replay_claims(examination: Examination) -> dict[ClaimName, Claim]:
+    return {
+        ClaimName.INITIALISATION: _initialisation(examination),
+        ClaimName.DATA: _data(examination),
+        ClaimName.COMPUTATION: _computation(examination),
+    }
+
+
 def outcome_of(claims: dict[ClaimName, Claim], findings: Sequence[Finding], policy: Policy) -> Outcome:
-    """Rejected if anything is refuted; accepted if all that the policy demands is there; or inconclusive."""
+    """Rejected if anything is refuted; accepted if all that the policy demands is there; or inconclusive.
+
+    A classical policy does not look at time, unless precedence is demanded of it.
+    """
+    if policy.classical and ClaimName.PRECEDENCE not in policy.require:
+        findings = [f for f in findings if CLAIM_OF[f.check] is not ClaimName.PRECEDENCE]
     if any(f.result is Result.REFUTED for f in findings):
         return Outcome.REJECTED
     if any(f.result is Result.UNDECIDED for f in findings):

@@ -2,7 +2,7 @@
 
 Only bit equality passes. In exact arithmetic a difference refutes, wherever the replay ran. In native
 arithmetic it refutes in the recorded environment; in another it may be noise, and leaves the claim undecided
-with the error that was measured.
+with the error that was measured. By a classical policy a replay counts by its distance instead: `nearness`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gradseal.program.seeds import Seeds
 from gradseal.verify.contents import Contents
 from gradseal.verify.examination import Examination, Progress
 from gradseal.verify.executors import Executor, Ready, Request
+from gradseal.verify.nearness import judge_distance, near
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.policy import Policy
 from gradseal.verify.sampling import Sample
@@ -74,9 +75,29 @@ def check_computation(
                 examination.environment = answer.environment
                 _tell_environment(examination, recorded, answer.environment)
             else:
-                sure = isinstance(recorded, Exact) or recorded == examination.environment
-                _judge(examination, answer, sure=sure)
+                _take(examination, answer, recorded)
                 shown("replaying segments", len(examination.results), len(request.tasks))
+    _tell_replays(examination, request)
+
+
+def _take(examination: Examination, answer: SegmentResult, recorded: Arithmetic) -> None:
+    if examination.policy.classical:
+        judge_distance(examination, answer, examination.policy.classical.limits)
+    else:
+        sure = isinstance(recorded, Exact) or recorded == examination.environment
+        _judge(examination, answer, sure=sure)
+
+
+def _tell_replays(examination: Examination, request: Request) -> None:
+    classical = examination.policy.classical
+    if classical:
+        close = sum(near(r, classical.limits) for r in examination.results)
+        examination.found(
+            Check.DISTANCE,
+            Result.HELD if close == len(request.tasks) else Result.NOTED,
+            f"{close} of {len(request.tasks)} replays end near the sealed state: {classical.limits.said()}",
+        )
+        return
     equal = sum(r.equal for r in examination.results)
     examination.found(
         Check.REPLAY,
@@ -105,13 +126,14 @@ def _judge(examination: Examination, answer: SegmentResult, *, sure: bool) -> No
     examination.results.append(answer)
     if answer.equal:
         return
-    relative = answer.error / answer.update if answer.update else float("inf") if answer.error else 0.0
+    error, update = answer.error.l2, answer.update.l2
+    relative = error / update if update else float("inf") if error else 0.0
     examination.findings.append(
         Finding(
             check=Check.REPLAY,
             result=Result.REFUTED if sure else Result.UNDECIDED,
             message=f"replay differs from the sealed state in {', '.join(answer.differing)}; the parameters "
-            f"are {answer.error:.3g} away, {relative:.3g} of the update"
+            f"are {error:.3g} away, {relative:.3g} of the update"
             + ("" if sure else "; in another environment this may be noise"),
             where=f"segment {answer.segment}",
             segment=answer.segment,

@@ -12,6 +12,7 @@ from gradseal.program.native import Environment
 from gradseal.program.sources import FreeBytes
 from gradseal.verify.chronology import Chronology
 from gradseal.verify.contents import Contents
+from gradseal.verify.ks import InitialTested
 from gradseal.verify.lengths import Lengths
 from gradseal.verify.losses import LossCurve
 from gradseal.verify.outcomes import SegmentResult
@@ -49,6 +50,7 @@ class Examination:
     free: tuple[FreeBytes, ...] = ()
     graph_bytes: int = 0
     graphs_compressed: bool = True
+    initial_tested: InitialTested | None = None
     sample: Sample | None = None
     environment: Environment | None = None
     results: list[SegmentResult] = field(default_factory=list)

@@ -27,6 +27,7 @@ from gradseal.program.arithmetic import Arithmetic, Exact
 from gradseal.program.native import NUMERICAL_PREFIXES, Environment
 from gradseal.program.seeds import Seeds
 from gradseal.proof.manifest import Manifest
+from gradseal.verify.distances import Distance, Distances
 from gradseal.verify.outcomes import SegmentResult, Task
 
 _MAX_LINE_BYTES = 1 << 20
@@ -164,7 +165,8 @@ def _answer(line: bytes) -> Ready | SegmentResult | Error | None:
             case "segment":
                 _check_seconds(answer["seconds"])
                 lists = {name: tuple(answer[name]) for name in ("differing", "moved", "independent")}
-                return SegmentResult(**{**answer, **lists})
+                measured = {name: _distances(answer[name]) for name in ("error", "update")}
+                return SegmentResult(**{**answer, **lists, **measured})
             case "error":
                 return _error(answer)
     except (AttributeError, LookupError, TypeError, ValueError) as e:
@@ -175,6 +177,15 @@ def _answer(line: bytes) -> Ready | SegmentResult | Error | None:
 def _check_seconds(seconds: object) -> None:
     if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         raise ValueError("not a duration")
+
+
+def _distances(said: object) -> Distances:
+    """Four numbers, none below 0; JSON's NaN and Infinity are among those that a worker says."""
+    if not isinstance(said, dict) or said.keys() != set(Distance):
+        raise ValueError("not the four distances")
+    if any(not isinstance(value, float) or value < 0 for value in said.values()):
+        raise ValueError("not a distance")
+    return Distances(**said)
 
 
 def _send(pipe: IO[bytes], request: Request) -> None:

@@ -24,6 +24,7 @@ from gradseal.verify.contents import (
     compare_weights,
     read_contents,
 )
+from gradseal.verify.distances import Distance
 from gradseal.verify.evidence import released_parameters
 from gradseal.verify.examination import Examination, Progress
 from gradseal.verify.lengths import Lengths
@@ -150,7 +151,10 @@ def _same_structure(examination: Examination, contents: Contents) -> None:
 
 def _states(examination: Examination, bundle: Bundle, log: Log, contents: Contents, shown: Progress) -> None:
     total = len(log.seals) * sum(s.size_bytes for s in contents.program.layout)
-    examination.lengths = lengths = Lengths(bundle.files, contents.program.layout)
+    classical = examination.policy.classical
+    ranked_by = classical.limits.ranked_by if classical else Distance.L2
+    lengths = Lengths(bundle.files, contents.program.layout, distance=ranked_by)
+    examination.lengths = lengths
     checker = StateChecker(
         bundle.files,
         log.manifest,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from gradseal.verify.distances import Distances
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,9 @@ class SegmentResult:
         segment: The segment's number.
         equal: Whether every tensor and loss has the sealed bits.
         differing: Names of tensors that have not, and of losses, at most a few.
-        error: Euclidean distance between replayed and sealed parameters.
-        update: Euclidean length of the sealed update of the parameters.
+        error: The distances between replayed and sealed parameters.
+        update: Those between the sealed parameters before and after; zeros if `equal`, where neither is
+            measured.
         moved: Which of the model's tensors moved, by their places in the layout; and below, which of these
             ended under the other seed within the floor of where they ended with the segment's own.
         independent: See above.
@@ -49,8 +52,8 @@ class SegmentResult:
     segment: int
     equal: bool
     differing: tuple[str, ...] = ()
-    error: float = 0.0
-    update: float = 0.0
+    error: Distances = field(default_factory=Distances)
+    update: Distances = field(default_factory=Distances)
     moved: tuple[int, ...] = ()
     independent: tuple[int, ...] = ()
     dependence: float | None = None

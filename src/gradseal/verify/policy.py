@@ -8,10 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
 from gradseal.errors import Error
+from gradseal.verify.classical import (
+    DELTA,
+    LEARNING_RATES,
+    TAU,
+    Classical,
+    InitialTest,
+    Limits,
+    Scale,
+    Selection,
+)
+from gradseal.verify.distances import Distance
+
+GROUP = "gradseal.policies"
+"""The group of entry points by which other packages offer policies."""
 
 
 class Replay(StrEnum):
@@ -28,6 +43,7 @@ ALWAYS_GRAPH_BYTES = 4096
 _QUICK = {"integrity": "shown", "initialisation": "shown"}
 _STANDARD = {**_QUICK, "data": "supported", "computation": "supported"}
 _FULL = {**_QUICK, "data": "shown", "computation": "shown"}
+_CLASSICAL = {"initialisation": "supported", "computation": "supported"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +76,8 @@ class Policy:
         replay_timeout_seconds: How long all replays together may take, or None for no limit.
         memory_bytes: How much address space a worker may use.
         max_threads: The most threads that a bundle may ask a worker to use.
+        classical: Judge as the classical protocol does, or a repair of it: by distances. Then `replay`,
+            `dependence` and what follows to `graph_share` are without effect, but for `confidence`.
     """
 
     name: str
@@ -78,19 +96,53 @@ class Policy:
     replay_timeout_seconds: float | None = None
     memory_bytes: int = 16 << 30
     max_threads: int = 64
+    classical: Classical | None = None
 
     @classmethod
     def named(cls, name: str) -> Policy:
-        """The policy `quick`, `standard` or `full`.
+        """A policy of `policy_names`: `quick`, `standard`, `full`, those of `jia2021`, or another package's.
 
         Raises:
-            Error: There is no such policy.
+            Error: There is no such policy, or what another package offers is none.
         """
-        if name not in POLICIES:
+        if name in POLICIES:
+            return POLICIES[name]
+        point = next((point for point in _points() if point.name == name), None)
+        if point is None:
             raise Error(
-                f"no policy is called {name!r}", where="policy", advice=f"use one of {', '.join(POLICIES)}"
+                f"no policy is called {name!r}",
+                where="policy",
+                advice=f"use one of {', '.join(policy_names())}",
             )
-        return POLICIES[name]
+        return _offered(point)
+
+    def normalised(self, reference: float, delta: float = DELTA, distance: str = "l2") -> Policy:
+        """The same classical policy with one limit: a share of the distance of two independent models.
+
+        Args:
+            reference: The distance of two models that were trained independently, d_ref.
+            delta: The share.
+            distance: `l1`, `l2`, `linf` or `cosine`.
+
+        Raises:
+            Error: The policy is not classical, or its limit is relative to the update; or a number is out of
+                range, or there is no such distance.
+        """
+        return replace(self, classical=self.require_classical().normalised(reference, delta, distance))
+
+    def require_classical(self) -> Classical:
+        """Its classical protocol.
+
+        Raises:
+            Error: It has none.
+        """
+        if self.classical is None:
+            raise Error(
+                f"the policy {self.name!r} compares bits, and has no distances to set",
+                where="policy",
+                advice="use jia2021 or a repair of it",
+            )
+        return self.classical
 
     def requiring(self, claims: Mapping[str, str]) -> Policy:
         """The same policy with other demands."""
@@ -116,13 +168,66 @@ class Policy:
             "replay": self.replay.value,
             "dependence": self.dependence.value,
             "require": dict(self.require),
+            "classical": self.classical.to_json() if self.classical else None,
         }
 
 
+def _classical(name: str, classical: Classical) -> Policy:
+    demanded = MappingProxyType(_CLASSICAL)
+    return Policy(name=name, replay=Replay.SAMPLE, require=demanded, classical=classical)
+
+
+_RELATIVE = Limits(factors={Distance.L2: TAU}, scale=Scale.RELATIVE)
+_JIA2021 = (
+    _classical("jia2021", Classical()),
+    _classical("jia2021-random", Classical(selection=Selection.RANDOM)),
+    _classical("jia2021-relative", Classical(limits=_RELATIVE)),
+    _classical("jia2021-random-relative", Classical(selection=Selection.RANDOM, limits=_RELATIVE)),
+    _classical(
+        "jia2021-bounded",
+        Classical(
+            initial=InitialTest.KS_CORRECTED,
+            selection=Selection.RANDOM,
+            limits=_RELATIVE,
+            learning_rates=LEARNING_RATES,
+        ),
+    ),
+)
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
         "quick": Policy(name="quick", replay=Replay.ENDS, require=MappingProxyType(_QUICK)),
         "standard": Policy(name="standard", replay=Replay.SAMPLE, require=MappingProxyType(_STANDARD)),
         "full": Policy(name="full", replay=Replay.ALL, require=MappingProxyType(_FULL)),
+        **{policy.name: policy for policy in _JIA2021},
     }
 )
+"""Gradseal's own, by name."""
+
+
+def policy_names() -> list[str]:
+    """The names of all policies, Gradseal's own first; loads none."""
+    return [*POLICIES, *sorted({point.name for point in _points()} - set(POLICIES))]
+
+
+def _points() -> list[EntryPoint]:
+    return list(entry_points(group=GROUP))
+
+
+def _offered(point: EntryPoint) -> Policy:
+    """What another package's entry point leads to: a policy, or a function that returns one.
+
+    Raises:
+        Error: It cannot be loaded, fails, or is neither.
+    """
+    where = f"policy {point.name!r} of the package {point.dist.name if point.dist else point.value!r}"
+    try:
+        found = point.load()
+        if callable(found):
+            found = found()
+    except Exception as e:  # foreign code may raise anything
+        raise Error(
+            f"cannot be loaded: {type(e).__name__}: {e}", where=where, advice="mend or uninstall that package"
+        ) from e
+    if not isinstance(found, Policy):
+        raise Error(f"is {type(found).__name__}, not a Policy", where=where, advice="see Policy")
+    return found

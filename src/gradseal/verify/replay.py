@@ -31,6 +31,7 @@ from gradseal.proof.entries import MAX_LOSSES_BYTES, decode_losses
 from gradseal.proof.files import Files, read_blob
 from gradseal.proof.manifest import Manifest
 from gradseal.verify.contents import Contents, check_opening, order_of
+from gradseal.verify.distances import Distances, cosine
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.samples import SampleReader
 
@@ -167,11 +168,11 @@ class Replayer:
         pairs = zip(steps, losses, sealed, strict=True)
         return [f"loss of step {step}" for step, a, b in pairs if float_to_bits(a) != float_to_bits(b)][:4]
 
-    def _measure(self, task: Task) -> tuple[float, float]:
-        """The distance of the replayed parameters to the sealed ones, and the length of the sealed update."""
+    def _measure(self, task: Task) -> tuple[Distances, Distances]:
+        """The distances of the replayed parameters to the sealed ones, and of the sealed update."""
         before, after = self._read_state(task.start), self._read_state(task.end)
         names = self._parameters
-        return _distance(self._state, after, names), _distance(before, after, names)
+        return distances(self._state, after, names), distances(before, after, names)
 
     @property
     def _floating(self) -> list[int]:
@@ -207,6 +208,27 @@ class Replayer:
 
     def _tensor(self, data: bytes, spec: TensorSpec) -> torch.Tensor:
         return from_bytes(data, spec.dtype, spec.shape, self._device, where=spec.name)
+
+
+def distances(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Sequence[str]) -> Distances:
+    """All distances between the tensors of these names, each set taken as one vector, in float64."""
+    l1 = square = first = second = 0.0
+    largest = [0.0]
+    for name in names:
+        if not a[name].numel():
+            continue
+        mine, other = a[name].double(), b[name].double()
+        difference = (mine - other).abs()
+        l1 += float(difference.sum())
+        largest.append(float(difference.max()))
+        square += float(difference.square().sum())
+        first, second = first + float(mine.square().sum()), second + float(other.square().sum())
+    return Distances(
+        l1=l1,
+        l2=_distance(a, b, names),
+        linf=math.nan if any(map(math.isnan, largest)) else max(largest),
+        cosine=cosine(square, first, second),
+    )
 
 
 def _distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Sequence[str]) -> float:

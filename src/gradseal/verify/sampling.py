@@ -1,15 +1,19 @@
 """Which segments are replayed: always the first and the last, and others by the verifier's own randomness.
 
-The draw is made after the verifier has fixed the checkpoint, and is bound to it; a retry uses the same draw,
-so that an owner gains nothing from making a verification fail.
+By a classical policy it is the largest updates of each epoch, or as many segments drawn uniformly. The draw
+is made after the verifier has fixed the checkpoint, and is bound to it; a retry uses the same draw, so that
+an owner gains nothing from making a verification fail.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from gradseal.proof.manifest import Manifest
+from gradseal.verify.classical import Classical, Selection
 from gradseal.verify.policy import Policy, Replay
 from gradseal.verify.statistics import draws_needed
 
@@ -79,7 +83,49 @@ def draw_sample(
     return replace(sample, diverted=frozenset(diverted), other_seed=other_seed)
 
 
+def draw_classical(
+    classical: Classical, manifest: Manifest, updates: Sequence[float], draw: bytes, root: bytes
+) -> Sample:
+    """The segments that a classical policy replays; no others are, the ends included.
+
+    Args:
+        classical: Says how many, and how they are chosen.
+        manifest: Has the plan, which says in which epoch each segment begins.
+        updates: For each segment, how far it moved the parameters; one that is no number counts as the
+            largest, and of equals the first.
+        draw: The verifier's randomness.
+        root: The root of the checkpoint that is verified.
+    """
+    segments = range(len(updates))
+    if classical.top <= 0:
+        return Sample(certain=tuple(segments), uniform=(), population=0)
+    epochs: dict[int, list[int]] = {}
+    for i in segments:
+        epochs.setdefault(manifest.plan.steps_of(i).start // steps_per_epoch(manifest), []).append(i)
+    first = _largest_first(updates)
+    largest = [i for own in epochs.values() for i in sorted(own, key=first)[: classical.top]]
+    if classical.selection is Selection.TOP:
+        others = len(segments) - len(largest)
+        return Sample(certain=tuple(sorted(largest)), uniform=(), population=others)
+    drawn = _shuffled(segments, b"classical" + draw + root)[: len(largest)]
+    return Sample(certain=(), uniform=tuple(sorted(drawn)), population=len(segments))
+
+
+def steps_per_epoch(manifest: Manifest) -> int:
+    """How many steps see all samples once, the last step of an epoch perhaps some of the next too."""
+    plan = manifest.plan
+    return -(-manifest.data.samples // (plan.batch_size * plan.accumulate))
+
+
+def _largest_first(updates: Sequence[float]) -> Callable[[int], tuple[float, int]]:
+    return lambda i: (-updates[i] if math.isfinite(updates[i]) else -math.inf, i)
+
+
 def _drawn(policy: Policy, others: set[int], key: bytes) -> tuple[list[int], int]:
     """These segments in a random order, and how many of them the policy's confidence needs."""
-    ranked = sorted(others, key=lambda i: hashlib.sha256(key + i.to_bytes(8, "big")).digest())
+    ranked = _shuffled(others, key)
     return ranked, draws_needed(len(ranked), policy.tolerated_fraction, policy.confidence)
+
+
+def _shuffled(segments: Iterable[int], key: bytes) -> list[int]:
+    return sorted(segments, key=lambda i: hashlib.sha256(key + i.to_bytes(8, "big")).digest())

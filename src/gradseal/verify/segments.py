@@ -26,6 +26,7 @@ class SegmentRow:
         update: ‖W_end − W_start‖ over the parameters, out of the sealed states.
         replayed: Whether it was replayed.
         equal: Whether the replay gave the sealed bits; None if it was not replayed.
+        error: How far the replay ended from the sealed parameters, by the l2 norm.
         seconds: How long the replay took.
     """
 
@@ -38,6 +39,7 @@ class SegmentRow:
     update: float | None = None
     replayed: bool = False
     equal: bool | None = None
+    error: float | None = None
     seconds: float | None = None
 
 

@@ -75,8 +75,11 @@ class Check(StrEnum):
     WINDOWS = "windows"
     INITIALISATION = "initialisation"
     FREE_BYTES = "free bytes"
+    DISTRIBUTION = "distribution"
+    HYPERPARAMETERS = "hyperparameters"
     ENVIRONMENT = "environment"
     REPLAY = "replay"
+    DISTANCE = "distance"
     DEPENDENCE = "dependence"
 
 
@@ -98,8 +101,11 @@ CLAIM_OF: Mapping[Check, ClaimName] = {
     Check.WINDOWS: ClaimName.PRECEDENCE,
     Check.INITIALISATION: ClaimName.INITIALISATION,
     Check.FREE_BYTES: ClaimName.INITIALISATION,
+    Check.DISTRIBUTION: ClaimName.INITIALISATION,
+    Check.HYPERPARAMETERS: ClaimName.COMPUTATION,
     Check.ENVIRONMENT: ClaimName.COMPUTATION,
     Check.REPLAY: ClaimName.COMPUTATION,
+    Check.DISTANCE: ClaimName.COMPUTATION,
     Check.DEPENDENCE: ClaimName.PRECEDENCE,
 }
 """The claim that a refuted check refutes first."""

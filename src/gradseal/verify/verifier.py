@@ -12,6 +12,9 @@
 Contents that contradict a digest, a signature, a pinned key or the order refute a claim and end the
 verification; what is absent, unknown or cannot be run leaves it undecided. Nothing is trusted because the
 bundle carries it, no pickle is read and none of the owner's code is run.
+
+A classical policy has steps 4 to 6 in its own way: state zero by its distribution, hyperparameters, segments
+by the lengths of their updates, replays by their distance. What step 3 finds does not keep it from them.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gradseal.precede.log import Log
 from gradseal.precede.trust import Trust
 from gradseal.proof.bundle import Bundle, open_bundle
 from gradseal.proof.note import VerificationKey
@@ -36,7 +41,8 @@ from gradseal.verify.initialisation import check_initialisation
 from gradseal.verify.integrity import check_integrity, check_released
 from gradseal.verify.policy import Policy
 from gradseal.verify.precedence import check_precedence, note_dependence
-from gradseal.verify.sampling import draw_sample
+from gradseal.verify.protocol import prepare_classical
+from gradseal.verify.sampling import Sample, draw_sample
 from gradseal.verify.verdict import Cost, Verdict
 
 
@@ -85,18 +91,14 @@ def verify(
     try:
         log, contents, tree = check_integrity(examination, bundle, pinned, shown)  # 2
         check_released(examination, files, log, contents, weights)
-        own = check_precedence(examination, files, tree, log, trust=trust, now=datetime.now(UTC))  # 3
+        with suppress(Ended) if policy.classical else nullcontext():
+            check_precedence(examination, files, tree, log, trust=trust, now=datetime.now(UTC))  # 3
         if (seeds := log.seeds()) is not None:
-            check_initialisation(examination, contents, seeds.initial)  # 4
-            sample = draw_sample(  # 5
-                policy,
-                len(log.segments),
-                draw,
-                bundle.checkpoint.root,
-                always=own.always_replayed(log),
-                slots=own.plan is not None,
-                last=max(examination.moving(), default=None),
-            )
+            if policy.classical:
+                sample = prepare_classical(examination, bundle, policy.classical, draw)  # 4, 5
+            else:
+                check_initialisation(examination, contents, seeds.initial)  # 4
+                sample = _sample(examination, bundle, log, draw)  # 5
             examination.sample = sample
             request = request_of(url, log, seeds, contents=contents, sample=sample, policy=policy)
             check_computation(examination, request, executor or LocalProcess(), shown)  # 6
@@ -116,6 +118,19 @@ def verify(
         segments=segments_of(examination),
         windows=windows_of(examination.chronology, examination.log),
         trust=trust.to_json(),
+    )
+
+
+def _sample(examination: Examination, bundle: Bundle, log: Log, draw: bytes) -> Sample:
+    own = examination.chronology
+    return draw_sample(
+        examination.policy,
+        len(log.segments),
+        draw,
+        bundle.checkpoint.root,
+        always=own.always_replayed(log) if own else (),
+        slots=own is not None and own.plan is not None,
+        last=max(examination.moving(), default=None),
     )
 
 
