@@ -8,12 +8,12 @@ read, so that a tensor cannot reach beyond the file. Nothing of it is executed.
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 import stat
 import struct
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ _GLOBALS = {f"torch {name}Storage" for name in _TYPES} | {
 }
 _NAMING = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})
 _BROKEN = (
-    pickle.UnpicklingError,
+    UnpicklingError,
     zipfile.BadZipFile,
     ArithmeticError,
     AssertionError,
