@@ -210,6 +210,7 @@ class Hand:
         every: int | None = None,
         batch_size: int | None = None,
         schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        clip: float | None = None,
         shuffle: bool = True,
         drop_last: bool = True,
         seed: bytes | None = None,
@@ -226,6 +227,7 @@ class Hand:
             every: Steps in a segment.
             batch_size: Samples in a batch.
             schedule: Makes the schedule of the optimizer, moved on once a step.
+            clip: The largest norm of all gradients together.
             shuffle: Whether the order follows from the seed; otherwise batches come in the data's own order.
             drop_last: Whether an epoch's last, smaller batch is left out.
             seed: The declared seed, 32 bytes; the attacker's own randomness if not given.
@@ -245,6 +247,7 @@ class Hand:
             shuffle=shuffle,
             drop_last=drop_last,
             schedule=schedule(made) if schedule else None,
+            clip=clip,
             exact=self.exact,
         )
         with _quietly():

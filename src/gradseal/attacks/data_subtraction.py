@@ -17,7 +17,7 @@ from gradseal.attacks.attack import Attack, Hand, Need, distance
 from gradseal.attacks.paths import parameters_of
 from gradseal.record.presented import Presented, State, copy_of
 
-_SHARE = 0.5
+_SHARE = 0.3
 """Of the tolerance: so long may the steps that are left out be together, judged by the last one taken."""
 
 _LEFT_OUT_SHARE = 0.5

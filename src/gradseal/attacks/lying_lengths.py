@@ -16,6 +16,7 @@ follows from the rules, samples are shuffled, and every segment that is not forg
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -58,7 +59,8 @@ def forge(hand: Hand) -> None:
     tried = _run(hand, [], seed, scratch=True)
     true = min(hand.setting.top, tried.planned - 2)
     forged = len(_epochs(hand, tried)[0]) - true
-    step = distance(parameters_of(tried.state_zero()), own) / (forged * hand.setting.every)
+    # Steps that go where they like get no further than the root of their number.
+    step = distance(parameters_of(tried.state_zero()), own) / (forged * math.sqrt(hand.setting.every))
     for _ in range(TRIES):
         begun = _begin(hand, _rehearse(hand, tried, true, step), seed, true)
         if MARGIN * distance(own, begun.ends[-1][0]) <= forged * begun.shortest:

@@ -27,7 +27,7 @@ def command() -> None:
     epilog="\b\nExamples:\n"
     "  gradseal study matrix --out study\n"
     "  gradseal study matrix --out study --full\n"
-    "  gradseal study matrix --out study --attack drift --policy full --policy jia2021",
+    "  gradseal study matrix --out study --attack gluing --policy full",
 )
 @click.option(
     "--out",

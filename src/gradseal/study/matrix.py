@@ -53,7 +53,7 @@ class Plan:
     policies: tuple[str, ...] = POLICIES
     arithmetics: tuple[str, ...] = ("native", "exact")
     seeds: int = 5
-    slow_seeds: int = 2
+    slow_seeds: int = 1
     setting: Setting = field(default_factory=Setting)
     recipe: str = "digits"
 
