@@ -95,7 +95,7 @@ def test_a_study_goes_on_where_it_was(matrix: Matrix, directory: Path) -> None:
 
 def test_another_setting_has_cases_of_its_own(directory: Path) -> None:
     other = Plan(attacks=("honest",), setting=Setting(steps=40))
-    assert other.path(directory, "honest", "native", 1) != PLAN.path(directory, "honest", "native", 1)
+    assert other.path(directory, "honest", "native", 101) != PLAN.path(directory, "honest", "native", 1)
 
 
 def test_the_matrix_survives_json(matrix: Matrix) -> None:
@@ -113,7 +113,7 @@ def test_an_attack_that_fails_is_said_and_its_cells_lack_a_seed(tmp_path: Path) 
     failed = run_matrix(tiny, tmp_path)
     assert failed.rows == ()
     assert failed.failed == (
-        "honest, native, seed 1: a batch of 5000 samples, but the data has 1500\n"
+        "honest, native, seed 101: a batch of 5000 samples, but the data has 1500\n"
         "  where: batch_size\n  what to do: use at most 1500",
     )
 

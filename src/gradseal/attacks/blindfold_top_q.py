@@ -5,11 +5,11 @@ the line from a rank-matched initialisation to the stolen weights. Each epoch ha
 steps, rescaled to a length, so that they are the epoch's Q longest; the other intervals lead in a straight
 line to the next target. The classical verifier replays the Q longest alone.
 
-Published: E = 200 epochs, Q = 5 intervals of k = 10 real steps, 200 steps between, learning rate 1, a step's
-length d(W_0, W_T) / E. Here E, k and Q are those of the claimed run, in whole epochs. In the paper the factor
-of the rescaling passes for a learning rate of its own for each step. Here it passes for the clipping of
-gradients to that norm, at learning rate 1: both are the prover's to choose, and so the rescaled steps replay
-to the bit. A gradient that is shorter stays as it is.
+Published: E = 200 epochs, Q = 5 intervals of k = 10 real steps, 200 steps between, a step's length
+d(W_0, W_T) / E. Here E, k and Q are those of the claimed run, in whole epochs. In the paper the factor of the
+rescaling passes for a learning rate of its own for each step. Here gradients are clipped to a norm below
+theirs, and the learning rate makes a step of that as long as it is to be: both are the prover's to choose, and
+so the rescaled steps replay to the bit, with the run's own order and dropout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from __future__ import annotations
 from gradseal.attacks.attack import Attack, Hand, Need, distance, line
 from gradseal.attacks.paths import drawn, parameters_of, rank_matched, sgd, walk
 
-RATE = 1.0
+RATE = 1000.0
+"""High enough that the norm to which gradients are clipped is below theirs, even where they are small."""
 
 
 def forge(hand: Hand) -> None:

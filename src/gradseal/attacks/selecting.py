@@ -19,6 +19,9 @@ from gradseal.record.presented import Presented, State, copy_of
 RUNS = 8
 """How many are tried."""
 
+SAMPLES = 300
+"""Over how many a run's loss is taken."""
+
 Ends = list[tuple[State, list[float]]]
 """The state at the end of each segment, and its losses."""
 
@@ -83,12 +86,12 @@ def show_best(
 
 @torch.no_grad()
 def loss_of(hand: Hand, state: State) -> float:
-    """The mean loss of a state's weights over all samples, in evaluation mode."""
+    """The mean loss of a state's weights over the first samples of the data, in evaluation mode."""
     model = hand.model()
     own = {name.partition("/")[2]: t for name, t in state.items() if not name.startswith("optimizer/")}
     model.load_state_dict(own, strict=False)
     model.eval()
-    count, total = len(hand.data), 0.0
+    count, total = min(SAMPLES, len(hand.data)), 0.0
     for start in range(0, count, _AT_ONCE):
         part = [hand.data[i] for i in range(start, min(start + _AT_ONCE, count))]
         total += len(part) * float(hand.recipe.loss(model, default_collate(part)))

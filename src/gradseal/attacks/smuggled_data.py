@@ -11,6 +11,9 @@ The graph says no number of W_T. Data are whatever an owner says that they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypedDict
+
 import torch
 from torch import nn
 
@@ -22,13 +25,27 @@ RATE = 1e-4
 """The least learning rate that a verifier with bounds admits."""
 
 
+class Claimed(TypedDict):
+    """What of a run is not as the recipe has it; see `Hand.present`."""
+
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    loss: Loss
+    data: Beside
+    steps: int
+
+
 def forge(hand: Hand) -> None:
     """Writes the bundle."""
+    train(hand.present(**smuggled(hand)))
+
+
+def smuggled(hand: Hand) -> Claimed:
+    """What is claimed: data that carry the weights, and what sets the parameters to them."""
     steps = short(hand.setting)
     # Not more than one epoch, so that what is set last has not been set before, and drifts least.
     data = carrying(hand, min(len(hand.data), steps * hand.setting.batch_size))
     loss = set_by_data(hand, data.more[0].shape[1])
-    train(hand.present(optimizer=sgd(RATE), loss=loss, data=data, steps=steps))
+    return {"optimizer": sgd(RATE), "loss": loss, "data": data, "steps": steps}
 
 
 def carrying(hand: Hand, samples: int) -> Beside:

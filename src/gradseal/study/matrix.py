@@ -32,6 +32,8 @@ from gradseal.study.suite import POLICIES, Case, Suite
 
 Progress = Callable[[str, int, int], None]
 _POLL_SECONDS = 0.5
+FIRST_SEED = 101
+"""Of the victims; attacks were tuned on others."""
 _MAX_CASE_BYTES = 1 << 22
 
 
@@ -61,10 +63,10 @@ class Plan:
         """Each attack, arithmetic and seed, those of one victim together."""
         slow = {name: load_attack(name).slow for name in self.attacks}
         for arithmetic in self.arithmetics:
-            for seed in range(1, self.seeds + 1):
+            for number in range(self.seeds):
                 for name in self.attacks:
-                    if seed <= self.slow_seeds or not slow[name]:
-                        yield name, arithmetic, seed
+                    if number < self.slow_seeds or not slow[name]:
+                        yield name, arithmetic, FIRST_SEED + number
 
     def path(self, directory: Path, attack: str, arithmetic: str, seed: int) -> Path:
         """Where the case of this attack is kept."""
