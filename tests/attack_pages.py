@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from gradseal.attacks.catalogue import MODULES, load_attack
 from gradseal.report.matrix import matrix_markdown, page_table
 from gradseal.study.matrix import Matrix
 
@@ -30,6 +31,20 @@ def filled(page: str, matrix: Matrix) -> str:
     )
 
 
+def page_of(name: str) -> Path:
+    """The page of one of our attacks."""
+    return PAGES / f"{MODULES[name].replace('_', '-')}.md"
+
+
+def listed() -> str:
+    """A table of all of our attacks, each with its page."""
+    text = "| attack | what it does | source | aims at |\n|---|---|---|---|\n"
+    for name in MODULES:
+        own = load_attack(name)
+        text += f"| [{name}]({page_of(name).name}) | {own.idea} | {own.source} | {own.aims} |\n"
+    return text
+
+
 def marks(page: str) -> list[str]:
     """What a page wants measured."""
     return [found[1] for found in MARK.finditer(page)]
@@ -38,6 +53,8 @@ def marks(page: str) -> list[str]:
 def _measured(name: str, matrix: Matrix) -> str:
     if name == "all":
         return f"\n{_setting(matrix)}\n\n{matrix_markdown(matrix)}\n"
+    if name == "what there is":
+        return f"\n{listed()}\n"
     rows = [row for row in matrix.rows if row.attack == name]
     if not rows:
         raise KeyError(name)

@@ -199,7 +199,7 @@ class Hand:
                 module.p = 0.0
         return model
 
-    def present(
+    def present(  # noqa: PLR0913 - keyword-only options, as `record` has them
         self,
         model: nn.Module | None = None,
         *,

@@ -8,8 +8,8 @@ line to the next target. The classical verifier replays the Q longest alone.
 Published: E = 200 epochs, Q = 5 intervals of k = 10 real steps, 200 steps between, a step's length
 d(W_0, W_T) / E. Here E, k and Q are those of the claimed run, in whole epochs. In the paper the factor of the
 rescaling passes for a learning rate of its own for each step. Here gradients are clipped to a norm below
-theirs, and the learning rate makes a step of that as long as it is to be: both are the prover's to choose, and
-so the rescaled steps replay to the bit, with the run's own order and dropout.
+theirs, and the learning rate makes a step of that as long as it is to be: both are the prover's to choose,
+and so the rescaled steps replay to the bit, with the run's own order and dropout.
 """
 
 from __future__ import annotations

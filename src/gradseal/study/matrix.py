@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -191,7 +192,8 @@ def run_matrix(plan: Plan, directory: Path, *, jobs: int = 1, progress: Progress
     except OSError as e:
         raise StoreError(f"cannot be written: {e.strerror}", where=str(directory)) from e
     failed: list[str] = []
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_end_with_parent) as pool:
         waiting: set[Future[list[str]]] = {
             pool.submit(_run_victim, plan, directory, arithmetic, seed, names)
             for (arithmetic, seed), names in _by_victim(plan, directory, cases).items()
@@ -218,6 +220,18 @@ def _by_victim(
         if not plan.path(directory, name, arithmetic, seed).exists():
             missing.setdefault((arithmetic, seed), []).append(name)
     return missing
+
+
+def _end_with_parent() -> None:
+    """Ends this process of the pool once the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_victim(plan: Plan, directory: Path, arithmetic: str, seed: int, names: Sequence[str]) -> list[str]:
