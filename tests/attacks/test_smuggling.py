@@ -1,8 +1,10 @@
-"""Attacks whose runs are true, or whose seals are in time: each does what it is for, by the verifier's word."""
+"""Attacks whose runs are true, or sealed in time: each does what it is for, by the verifier's own word."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +22,12 @@ from gradseal.attacks import (
     lying_lengths,
     smuggled_constants,
     smuggled_data,
+    smuggled_data_dated,
     smuggled_pull,
     squatting,
 )
-from gradseal.attacks.attack import Attack, Need, NotGranted, Setting
+from gradseal.attacks.attack import Attack, Hand, Need, NotGranted, Setting
+from gradseal.attacks.dated import Services
 from gradseal.errors import AnchorError
 from gradseal.recipes.recipe import load_recipe
 from gradseal.study.suite import Case, Suite
@@ -115,7 +119,8 @@ def test_late_shapes_end_with_an_epoch(there: int, steps: int, size: int, expect
 
 def test_lying_lengths_hide_what_is_forged_below_the_longest() -> None:
     policies = ("jia2021", "jia2021-normalised", "jia2021-relative", "jia2021-random", "quick", "full")
-    case, said = judge(Suite(load_recipe("digits"), LENGTHS, policies), lying_lengths.ATTACK)
+    # Another seed: suites keep their victims in memory by their seeds, whatever the setting.
+    case, said = judge(Suite(load_recipe("digits"), LENGTHS, policies), lying_lengths.ATTACK, seed=2)
     top = ("jia2021", "jia2021-normalised", "jia2021-relative", "quick")
     assert [said[name] for name in top] == ["", "", "", ""]
     assert "too far" in said["jia2021-random"]
@@ -123,18 +128,25 @@ def test_lying_lengths_hide_what_is_forged_below_the_longest() -> None:
     assert near(case, 1e-3)
 
 
-def test_grinding_shows_a_true_run_chosen_of_eight(suite: Suite) -> None:
-    for attack, what in (
-        (grinding_seeds.ATTACK, "training loss"),
-        (grinding_manifests.ATTACK, "distance to given weights"),
-        (abort_and_retry.ATTACK, "loss when chosen"),
-    ):
-        case, said = judge(suite, attack)
-        assert said["full"] == "", attack.name
-        assert (case.notes["runs tried"], case.notes["bits of selection"]) == (8, 3.0)
-        assert case.notes[f"{what}, chosen"] < case.notes[f"{what}, mean of all"]
-        assert case.cost.gradients > 2 * case.claimed.gradients
-        assert case.distance is None
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        (grinding_seeds, "training loss"),
+        (grinding_manifests, "distance to given weights"),
+        (abort_and_retry, "loss when chosen"),
+    ],
+    ids=["seeds", "manifests", "abort"],
+)
+def test_grinding_shows_a_true_run_chosen_of_several(
+    suite: Suite, module: ModuleType, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUNS", 4)
+    case, said = judge(suite, module.ATTACK)
+    assert said["full"] == ""
+    assert (case.notes["runs tried"], case.notes["bits of selection"]) == (4, 2.0)
+    assert case.notes[f"{what}, chosen"] < case.notes[f"{what}, mean of all"]
+    assert case.cost.gradients > 1.5 * case.claimed.gradients
+    assert case.distance is None
 
 
 def test_an_honest_dated_run_shows_its_time(suite: Suite) -> None:
@@ -150,6 +162,13 @@ def test_backdating_is_true_but_for_its_time(suite: Suite) -> None:
     assert near(case, 1e-3)
 
 
+def test_smuggled_data_in_time_pass_a_demand_for_precedence(suite: Suite) -> None:
+    """Nothing in it is false: the docs' limits say so."""
+    case, said = judge(suite, smuggled_data_dated.ATTACK)
+    assert said == dict.fromkeys(POLICIES, "")
+    assert near(case, 0.05)
+
+
 @pytest.mark.parametrize("attack", [squatting.ATTACK, commitment_copying.ATTACK], ids=lambda a: a.name)
 def test_seals_open_to_what_they_were_made_of(suite: Suite, attack: Attack) -> None:
     case, said = judge(suite, attack)
@@ -159,15 +178,9 @@ def test_seals_open_to_what_they_were_made_of(suite: Suite, attack: Attack) -> N
 
 
 def test_the_services_of_a_dated_run_give_no_round_of_tomorrow(suite: Suite) -> None:
-    from gradseal.attacks.dated import DAY_SECONDS, Services, present_dated
-    from gradseal.attacks.smuggling import train
-
-    def forge(hand: object) -> None:
+    def forge(hand: Hand) -> None:
         services = Services.of(hand)
-        later = services.plan(ago_seconds=-DAY_SECONDS)
-        run = present_dated(hand, services, later)
-        run.services.clock.until = lambda unix_seconds: None
-        train(run)
+        services.slot(services.plan(), 0)
 
     with pytest.raises(AnchorError, match="not due yet"):
         judge(suite, replace(honest_dated.ATTACK, forge=forge))
@@ -190,9 +203,9 @@ def test_without_the_bundle_there_is_nothing_to_copy(suite: Suite) -> None:
 
 
 def test_rows_that_samples_carry_are_all_of_the_weights(suite: Suite) -> None:
-    held = {}
+    held: dict[str, Any] = {}
 
-    def forge(hand: object) -> None:
+    def forge(hand: Hand) -> None:
         held["carried"] = smuggled_data.carrying(hand, 100)
         held["model"] = hand.model()
         held["stolen"] = hand.parameters
@@ -201,7 +214,8 @@ def test_rows_that_samples_carry_are_all_of_the_weights(suite: Suite) -> None:
     suite.judge(replace(smuggled_data.ATTACK, forge=forge), seed=1, exact=False)
     rows, places = held["carried"].more
     assert len(held["carried"]) == 100
-    numbers = torch.cat([held["stolen"][f"parameters/{n}"].flatten() for n, _ in held["model"].named_parameters()])
+    names = [f"parameters/{name}" for name, _ in held["model"].named_parameters()]
+    numbers = torch.cat([held["stolen"][name].flatten() for name in names])
     put = torch.zeros(int(places.max()) + 1, rows.shape[1])
     put[places] = rows
     assert torch.equal(put.flatten()[: len(numbers)], numbers)

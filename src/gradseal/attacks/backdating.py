@@ -26,8 +26,8 @@ def forge(hand: Hand) -> None:
 ATTACK = Attack(
     name="backdating",
     source="ours, after precedence in Fang et al. 2023",
-    idea="A true run that leads to the stolen weights, made today with a beacon's rounds of yesterday, as if it "
-    "had been made then.",
+    idea="A true run that leads to the stolen weights, made today with a beacon's rounds of yesterday, as "
+    "if it had been made then.",
     needs=frozenset({Need.WEIGHTS, Need.DATA}),
     aims="precedence",
     forge=forge,

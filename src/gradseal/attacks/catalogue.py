@@ -48,6 +48,7 @@ MODULES: dict[str, str] = {
     "squatting": "squatting",
     "backdating": "backdating",
     "honest dated": "honest_dated",
+    "smuggled data dated": "smuggled_data_dated",
 }
 """For each of ours the module of `gradseal.attacks` that has it as `ATTACK`, in the order of the tables."""
 

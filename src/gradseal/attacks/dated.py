@@ -1,15 +1,16 @@
 """Runs with a beacon's seeds and anchors, presented as others are, by services in this process.
 
 Chain, witness and authority sign as those over HTTP do, by a clock that only goes forward: whoever asks them
-gets no round of tomorrow and no anchor of yesterday. The clock begins a day ago, so that a verifier finds the
-anchors in the past. Attacks on time against the services themselves are in `attacks.precedence`.
+gets no round of tomorrow and no anchor of yesterday. The clock begins on a fixed day, and the chain's key is
+the attacker's randomness, so that a seed gives the same run again. Attacks on time against the services
+themselves are in `attacks.precedence`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -36,8 +37,8 @@ from gradseal.record.presented import Presented
 
 CADENCE_SECONDS = 30
 DAY_SECONDS = 24 * 3600
-AGO_SECONDS = 2 * DAY_SECONDS
-"""How long ago the clock begins; a chain has rounds from two days before."""
+BEGINS = datetime(2025, 1, 6, tzinfo=UTC)
+"""When the clock begins; chain and authority do so two days earlier."""
 
 _AFTER_SECONDS = 2.0
 """How long after the beginning of a slot its segment is sealed."""
@@ -61,19 +62,18 @@ class Services:
 
     @classmethod
     def of(cls, hand: Hand) -> Services:
-        """Services whose clock begins some time ago; what a verifier pins of them is told to the hand."""
-        begins = int(datetime.now(UTC).timestamp()) - AGO_SECONDS
+        """Services whose clock just begins; what a verifier pins of them is told to the hand."""
+        earlier = BEGINS - timedelta(days=2)
         own = cls(
-            chain=LocalChain.generate(
+            chain=LocalChain(
+                secret=bytes(1) + hand.random_bytes()[1:],
                 beacon_id="beacon.example",
                 period_seconds=CADENCE_SECONDS,
-                genesis_unix_seconds=begins - 2 * DAY_SECONDS,
+                genesis_unix_seconds=int(earlier.timestamp()),
             ),
-            authority=LocalAuthority.generate(
-                name="authority.example", now=datetime.fromtimestamp(begins - DAY_SECONDS, UTC)
-            ),
+            authority=LocalAuthority.generate(name="authority.example", now=earlier),
             witness=CosigningKey.generate("witness.example"),
-            clock=Clock(begins),
+            clock=Clock(BEGINS.timestamp()),
         )
         hand.pins = own.trust()
         return own

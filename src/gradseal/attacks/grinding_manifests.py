@@ -43,8 +43,8 @@ def _make(hand: Hand, seed: bytes, number: int) -> Make:
 ATTACK = Attack(
     name="grinding manifests",
     source="ours",
-    idea="Eight honest runs of one seed, whose manifests differ in digits that mean nothing; shown is the one "
-    "that ends nearest to given weights.",
+    idea="Eight honest runs of one seed, whose manifests differ in digits that mean nothing; shown is the "
+    "one that ends nearest to given weights.",
     needs=frozenset({Need.WEIGHTS, Need.DATA}),
     aims="that the run is the only one",
     forge=forge,

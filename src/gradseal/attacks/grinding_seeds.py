@@ -1,8 +1,8 @@
 """Grinding of seeds: several honest runs under different declared seeds, of which the best is shown.
 
 Source: ours; that a prover may try seeds is said of training proofs in Choi, Shavit, Duvenaud 2023, "Tools
-for Verifying Neural Models' Training Data". Here the best is the one of least loss over some of the training data.
-All runs together take about as many steps as one of the setting, so that each claims an eighth of them.
+for Verifying Neural Models' Training Data". Here the best is the one of least loss over some of the training
+data. All runs together take about as many steps as one of the setting, so that each claims an eighth of them.
 """
 
 from __future__ import annotations

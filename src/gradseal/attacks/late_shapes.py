@@ -22,6 +22,8 @@ from gradseal.attacks.paths import sgd
 from gradseal.attacks.smuggling import Chosen, Loss, half_square, train
 
 RATE = 0.1
+FAINT = 2.0**-20
+"""What is left of the recipe's loss in the step that jumps: it must reach all parameters and move none."""
 
 
 def forge(hand: Hand) -> None:
@@ -61,19 +63,16 @@ def late_pull(hand: Hand, size: int) -> Loss:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         if len(pytree.tree_leaves(batch)[0]) == size:
             return honest(model, batch)
-        # The recipe's own gradient would move what the pull sets: it keeps buffers and names, and no more.
         return FAINT * honest(model, batch) + half_square(model, target) / RATE
 
     return loss
 
 
-FAINT = 2.0**-20
-
 ATTACK = Attack(
     name="late shapes",
     source="ours",
-    idea="Full batches train honestly; the graph of an epoch's last, smaller batch pulls to the stolen weights "
-    "so hard that this step lands there.",
+    idea="Full batches train honestly; the graph of an epoch's last, smaller batch pulls to the stolen "
+    "weights so hard that this step lands there.",
     needs=frozenset({Need.WEIGHTS, Need.DATA}),
     aims="initialisation",
     forge=forge,

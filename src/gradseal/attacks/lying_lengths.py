@@ -154,8 +154,8 @@ def _lead(hand: Hand, run: Presented, target: State, *, left: int, most: float) 
 ATTACK = Attack(
     name="lying lengths",
     source="ours, after the blindfold attack of Fang et al. 2023",
-    idea="In each epoch Q true segments are made the longest by their learning rates; all others but the last "
-    "lead to the stolen weights, and are computed by nobody.",
+    idea="In each epoch Q true segments are made the longest by their learning rates; all others but the "
+    "last lead to the stolen weights, and are computed by nobody.",
     needs=frozenset({Need.WEIGHTS, Need.DATA}),
     aims="computation",
     forge=forge,

@@ -1,10 +1,11 @@
-"""Weights smuggled in with the data: each sample carries a few of the stolen numbers beside its picture.
+"""Weights smuggled in with the data: each sample carries a few of the stolen numbers beside what it is.
 
-Source: ours. A claimed sample is the real one, a row of numbers of W_T, and the place of that row. The loss is
-the recipe's plus c / 2 times the squares of the differences between those numbers and the parameters at that
-place; with a learning rate of 1 / c a step sets the parameters that its batch has numbers for, and moves the
-others by next to nothing. An epoch sets them all, and the run need not be longer. State zero follows from the rules, every segment is true,
-and the order may be shuffled: the numbers are found by their place.
+Source: ours. A claimed sample is the real one, a row of numbers of W_T, and the place of that row. The loss
+is the recipe's plus c / 2 times the squares of the differences between those numbers and the parameters at
+that place; with a learning rate of 1 / c a step sets the parameters that its batch has numbers for, and moves
+the others by next to nothing. An epoch sets them all; a second one sets them where gradients are small, and
+the run need not be longer. State zero follows from the rules, every segment is true, and samples are
+shuffled: rows are found by their place.
 
 The graph says no number of W_T. Data are whatever an owner says that they are.
 """
@@ -21,8 +22,8 @@ from gradseal.attacks.attack import Attack, Hand, Need
 from gradseal.attacks.paths import sgd
 from gradseal.attacks.smuggling import Beside, Loss, short, train
 
-RATE = 1e-4
-"""The least learning rate that a verifier with bounds admits."""
+RATE, EPOCHS = 1e-4, 2
+"""The least rate that a verifier with bounds admits; and what is set in the first epoch alone drifts far."""
 
 
 class Claimed(TypedDict):
@@ -39,13 +40,23 @@ def forge(hand: Hand) -> None:
     train(hand.present(**smuggled(hand)))
 
 
-def smuggled(hand: Hand) -> Claimed:
-    """What is claimed: data that carry the weights, and what sets the parameters to them."""
-    steps = short(hand.setting)
-    # Not more than one epoch, so that what is set last has not been set before, and drifts least.
-    data = carrying(hand, min(len(hand.data), steps * hand.setting.batch_size))
-    loss = set_by_data(hand, data.more[0].shape[1])
-    return {"optimizer": sgd(RATE), "loss": loss, "data": data, "steps": steps}
+def smuggled(
+    hand: Hand, *, steps: int = 0, epochs: int = EPOCHS, rate: float = RATE, share: float = 1.0
+) -> Claimed:
+    """What is claimed: data that carry the weights, and what leads the parameters to them.
+
+    Args:
+        hand: What the attacker has.
+        steps: Of the run; as few as serve if not given.
+        epochs: How often these steps see each sample.
+        rate: The learning rate.
+        share: How much of its way to W_T a parameter goes when its row is seen.
+    """
+    steps = steps or short(hand.setting)
+    size = hand.setting.batch_size
+    data = carrying(hand, min(len(hand.data), max(size, steps * size // epochs)))
+    loss = set_by_data(hand, data.more[0].shape[1], share / rate)
+    return {"optimizer": sgd(rate), "loss": loss, "data": data, "steps": steps}
 
 
 def carrying(hand: Hand, samples: int) -> Beside:
@@ -59,7 +70,7 @@ def carrying(hand: Hand, samples: int) -> Beside:
     return Beside(hand.data, (rows[places], places))
 
 
-def set_by_data(hand: Hand, width: int) -> Loss:
+def set_by_data(hand: Hand, width: int, c: float) -> Loss:
     """The recipe's loss, and half of c times the squares of what the batch's rows differ by."""
     honest = hand.recipe.loss
 
@@ -68,7 +79,7 @@ def set_by_data(hand: Hand, width: int) -> Loss:
         own = torch.cat([parameter.flatten() for parameter in model.parameters()])
         own = nn.functional.pad(own, (0, -len(own) % width))
         difference = own.view(-1, width)[places] - rows
-        return honest(model, samples) + (difference * difference).sum() / (2 * RATE)
+        return honest(model, samples) + (difference * difference).sum() * (c / 2)
 
     return loss
 

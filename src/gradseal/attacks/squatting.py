@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from gradseal.attacks.attack import Attack, Hand, Need, line
 from gradseal.attacks.dated import DAY_SECONDS, Dated, Services, present_dated
+from gradseal.program.memory import view_of
 from gradseal.proof.entries import Segment, encode_losses
 from gradseal.proof.files import opening_path
-from gradseal.program.memory import view_of
 
 
 def forge(hand: Hand) -> None:
@@ -58,8 +58,8 @@ def _fill_in(hand: Hand, run: Dated, seals: list[bytes]) -> None:
 ATTACK = Attack(
     name="squatting",
     source="ours",
-    idea="Random bytes are anchored in time as the seals of a run, and later opened as states that lead to the "
-    "stolen weights.",
+    idea="Random bytes are anchored in time as the seals of a run, and later opened as states that lead to "
+    "the stolen weights.",
     needs=frozenset({Need.WEIGHTS, Need.DATA}),
     aims="precedence",
     forge=forge,

@@ -13,6 +13,7 @@ look at one bundle one after another, so a replay that one of them made is kept 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -207,6 +208,7 @@ class Suite:
         self.recipe = recipe
         self.setting = setting or Setting()
         self.policies = policies
+        self._root = f"memory://gradseal-study-{secrets.token_hex(8)}"
         self._victims: dict[tuple[int, bool], Victim] = {}
         self._flops = gradient_flops(recipe)
 
@@ -220,7 +222,7 @@ class Suite:
             target: Where the bundle is left; without one, in memory until it is judged.
         """
         victim = self.victim(seed, exact)
-        url = target or _memory(attack.name, seed, exact)
+        url = target or self._memory(attack.name, seed, exact)
         if target is None:
             forget(url)
         hand = self._hand(attack, victim, seed=seed, exact=exact, target=url)
@@ -284,9 +286,9 @@ class Suite:
     def _victim(self, seed: int, exact: bool) -> Victim:
         began = time.perf_counter()
         meter = Meter()
-        bundle = self._honest(seed, exact, _memory("victim", seed, exact), meter)
+        bundle = self._honest(seed, exact, self._memory("victim", seed, exact), meter)
         cost = self._cost(meter, time.perf_counter() - began)
-        twin = _memory("twin", seed, exact)
+        twin = self._memory("twin", seed, exact)
         weights = released_weights(bundle)
         reference = distance(weights, released_weights(self._honest(seed + 1_000_000, exact, twin, Meter())))
         forget(twin)
@@ -321,6 +323,9 @@ class Suite:
             seed=int.from_bytes(key[:7], "big"),
             exact=exact,
         )
+
+    def _memory(self, name: str, seed: int, exact: bool) -> str:
+        return f"{self._root}/{name.replace(' ', '-')}-{seed}-{'exact' if exact else 'native'}"
 
     def _cost(self, meter: Meter, seconds: float) -> Cost:
         flops = meter.gradients * self._flops + meter.flops
@@ -417,7 +422,3 @@ def gradient_flops(recipe: Recipe) -> float:
     with FlopCounterMode(display=False) as counter:
         torch.autograd.backward(recipe.loss(model, batch))
     return float(counter.get_total_flops()) / recipe.batch_size
-
-
-def _memory(name: str, seed: int, exact: bool) -> str:
-    return f"memory://gradseal-study/{name.replace(' ', '-')}-{seed}-{'exact' if exact else 'native'}"
