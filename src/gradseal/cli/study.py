@@ -67,8 +67,8 @@ def matrix(
     from gradseal.attacks.catalogue import attack_names, load_attack
     from gradseal.report.matrix import matrix_markdown, matrix_page
     from gradseal.report.page import save_page
+    from gradseal.study.columns import POLICIES, named
     from gradseal.study.matrix import Plan, run_matrix
-    from gradseal.study.suite import POLICIES, named
 
     chosen = attacks or tuple(n for n in attack_names() if full or not load_attack(n).slow)
     for name in policies:

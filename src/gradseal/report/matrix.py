@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from gradseal.attacks.attack import Attack
 from gradseal.attacks.catalogue import load_attack
 from gradseal.report.words import printable
+from gradseal.study.cases import Case
 from gradseal.study.matrix import Cell, Matrix, Row
-from gradseal.study.suite import Case
 
 PASSED = "passed"
 CAUGHT = "caught"

@@ -28,8 +28,10 @@ from gradseal.attacks.attack import Attack, Setting
 from gradseal.attacks.catalogue import load_attack
 from gradseal.errors import Error, StoreError
 from gradseal.recipes.recipe import load_recipe
+from gradseal.study.cases import Case
+from gradseal.study.columns import POLICIES
 from gradseal.study.proportions import proportion_bounds
-from gradseal.study.suite import POLICIES, Case, Suite
+from gradseal.study.suite import Suite
 
 Progress = Callable[[str, int, int], None]
 _POLL_SECONDS = 0.5

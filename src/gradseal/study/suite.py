@@ -15,10 +15,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from safetensors.torch import load
@@ -32,148 +30,15 @@ from gradseal.proof.note import SigningKey
 from gradseal.recipes.recipe import Recipe
 from gradseal.record.presented import State
 from gradseal.store.files import FsspecFiles
-from gradseal.verify.classical import Scale
+from gradseal.study.cases import Case, Cost, judged
+from gradseal.study.columns import POLICIES, named
 from gradseal.verify.executors import Ready, Request
 from gradseal.verify.in_process import InProcess
 from gradseal.verify.outcomes import SegmentResult, Task
-from gradseal.verify.policy import Policy
-from gradseal.verify.verdict import CLAIM_OF, ClaimName, Finding, Outcome, Result, Status, Verdict
+from gradseal.verify.verdict import Verdict
 from gradseal.verify.verifier import verify
 
 MAX_WEIGHTS_BYTES = 1 << 32
-PolicyOf = Callable[[float], Policy]
-"""A policy, once the distance of two independently trained models is known."""
-
-
-def full_dated(_: float) -> Policy:
-    """The policy `full`, that demands that precedence is shown too."""
-    full = Policy.named("full")
-    return replace(full, name="full-dated", require=MappingProxyType({**full.require, "precedence": "shown"}))
-
-
-def normalised(reference: float) -> Policy:
-    """The policy `jia2021` with a normalised tolerance."""
-    return replace(Policy.named("jia2021").normalised(reference), name="jia2021-normalised")
-
-
-def named(name: str) -> PolicyOf:
-    """A policy by name, `jia2021-normalised` and `full-dated` among them.
-
-    Of the classical ones `jia2021` alone keeps the released code's absolute limits, which fit no other model;
-    the others have the paper's.
-    """
-    made: Mapping[str, PolicyOf] = {"full-dated": full_dated, "jia2021-normalised": normalised}
-    if name in made:
-        return made[name]
-    policy = Policy.named(name)
-    own = policy.classical
-    if name == "jia2021" or own is None or own.limits.scale is not Scale.ABSOLUTE:
-        return lambda _: policy
-    return policy.normalised
-
-
-POLICIES = (
-    "jia2021",
-    "jia2021-normalised",
-    "jia2021-random",
-    "jia2021-relative",
-    "jia2021-random-relative",
-    "jia2021-bounded",
-    "quick",
-    "standard",
-    "full",
-    "full-dated",
-)
-"""The columns of the matrix."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What one policy said of one bundle.
-
-    Args:
-        policy: Its name.
-        outcome: Accepted, rejected or inconclusive; only an accepted bundle passed.
-        claims: Each claim's status.
-        check: The check that decided against it; empty if it passed, or if only a claim is not shown.
-        claim: The claim that failed first; empty if it passed.
-        said: What was said of it.
-        replayed: How many segments were replayed.
-        seconds: How long the verification took, without replays that an earlier policy had made.
-    """
-
-    policy: str
-    outcome: str
-    claims: Mapping[str, str]
-    check: str
-    claim: str
-    said: str
-    replayed: int
-    seconds: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verifier accepted the bundle."""
-        return self.outcome == Outcome.ACCEPTED.value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What something took.
-
-    Args:
-        gradients: Gradients of single samples.
-        flops: Floating-point operations, those of the gradients included.
-        seconds: Wall-clock time, writing the bundle included.
-    """
-
-    gradients: float
-    flops: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One attack, judged.
-
-    Args:
-        attack: Its name.
-        arithmetic: `native` or `exact`.
-        seed: Of the victim and of the attacker.
-        steps: How many steps the bundle claims.
-        segments: In how many segments.
-        distance: From the released parameters to the stolen ones, as a share of d_ref; None if the attack
-            does not steal.
-        accuracy: What the recipe says of the released weights.
-        cost: What the attack took.
-        claimed: What an honest run of the claimed steps takes.
-        victim: What the victim's run took.
-        judged: By each policy.
-        notes: What the attack itself counted.
-    """
-
-    attack: str
-    arithmetic: str
-    seed: int
-    steps: int
-    segments: int
-    distance: float | None
-    accuracy: str
-    cost: Cost
-    claimed: Cost
-    victim: Cost
-    judged: tuple[Judged, ...]
-    notes: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Its JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Case:
-        """From its JSON form."""
-        costs = {name: Cost(**value[name]) for name in ("cost", "claimed", "victim")}
-        return cls(**{**value, **costs, "judged": tuple(Judged(**one) for one in value["judged"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,46 +232,6 @@ class Remembering:
             yield self._ready
         for task in request.tasks:
             yield self._known[task]
-
-
-def judged(verdict: Verdict) -> Judged:
-    """What of a verdict the matrix keeps."""
-    check, claim, said = "", "", ""
-    if verdict.outcome is not Outcome.ACCEPTED:
-        finding = _against(verdict)
-        if finding:
-            check, claim, said = finding.check.value, CLAIM_OF[finding.check].value, finding.line
-        else:
-            name = _unmet(verdict)
-            claim, said = name.value, "; ".join(verdict.claims[name].evidence[:2])
-    return Judged(
-        policy=verdict.policy.name,
-        outcome=verdict.outcome.value,
-        claims={name.value: own.status.value for name, own in verdict.claims.items()},
-        check=check,
-        claim=claim,
-        said=said[:300],
-        replayed=verdict.cost.segments_replayed,
-        seconds=verdict.cost.seconds,
-    )
-
-
-def _against(verdict: Verdict) -> Finding | None:
-    """The first finding that refutes, or else the first that leaves something undecided."""
-    for result in (Result.REFUTED, Result.UNDECIDED):
-        for finding in verdict.findings:
-            if finding.result is result:
-                return finding
-    return None
-
-
-def _unmet(verdict: Verdict) -> ClaimName:
-    """The first claim that is not what the policy demands."""
-    for name, least in verdict.policy.require.items():
-        status = verdict.claims[ClaimName(name)].status
-        if status is not Status.SHOWN and not (least == "supported" and status is Status.SUPPORTED):
-            return ClaimName(name)
-    raise ValueError("every demand is met")
 
 
 def released_weights(bundle: str) -> State:
