@@ -17,6 +17,7 @@ GROUP = "gradseal.attacks"
 MODULES: dict[str, str] = {
     "honest": "honest",
     "infinitesimal update": "infinitesimal_update",
+    "infinitesimal update, given": "infinitesimal_update_given",
     "blindfold top-Q": "blindfold_top_q",
     "rank-matched start": "rank_matched_start",
     "zhang 1": "zhang_1",

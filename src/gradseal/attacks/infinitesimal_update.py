@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 from gradseal.attacks.attack import Attack, Hand, Need, distance
+from gradseal.attacks.head_start import load
 from gradseal.attacks.paths import drawn, parameters_of, rank_matched, sgd, walk
 
 RATE = 1e-12
@@ -22,12 +23,20 @@ SHARE = 0.99
 
 def forge(hand: Hand) -> None:
     """Writes the bundle."""
+    write(hand, given=False)
+
+
+def write(hand: Hand, *, given: bool) -> None:
+    """Writes the bundle, with a start that is claimed to follow from the rules, or that is given."""
     target = hand.weights
     start = rank_matched(drawn(hand), target)
     way = distance(parameters_of(start), target)
     segments = math.ceil(way / (SHARE * hand.tolerance))
     steps = max(hand.setting.steps, segments * hand.setting.every)
-    run = hand.present(optimizer=sgd(RATE), steps=steps)
+    model = hand.model()
+    if given:
+        load(model, start)
+    run = hand.present(model, optimizer=sgd(RATE), steps=steps)
     run.begin(start)
     walk(hand, run, target, run.planned)
     run.finish()
