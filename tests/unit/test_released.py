@@ -310,10 +310,40 @@ def test_a_directory_that_says_it_is_huge_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "c")
     whole = path.read_bytes()
     at = whole.index(b"PK\x06\x06") + 40
-    path.write_bytes(whole[:at] + struct.pack("<Q", 1 << 40) + whole[at + 8 :])
+    huge = whole[:at] + struct.pack("<Q", 1 << 40) + whole[at + 8 :]
+    path.write_bytes(huge[:-10] + struct.pack("<L", 0xFFFFFFFF) + huge[-6:])
     refused(path, "directory is over the limit")
-    path.write_bytes(whole[:-10] + struct.pack("<L", 1 << 30) + whole[-6:])
-    refused(path, "directory is over the limit")
+    path.write_bytes(huge)
+    refused(path, "two directories differ")
+
+
+def test_a_directory_elsewhere_than_it_says_is_refused(tmp_path: Path) -> None:
+    """Torch takes the one at the stated place, zipfile the one before the end: they would read two files."""
+    path = save(tmp_path / "c")
+    whole = path.read_bytes()
+    at = whole.index(b"PK\x06\x06") + 48
+    moved = whole[:at] + struct.pack("<Q", 8) + whole[at + 8 :]
+    path.write_bytes(moved)
+    refused(path, "two directories differ")
+    path.write_bytes(moved[:-6] + struct.pack("<L", 8) + moved[-2:])
+    refused(path, "directory is not where it says")
+
+
+class Made:
+    def __init__(self, maker: type, argument: object) -> None:
+        self.maker, self.argument = maker, argument
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.maker, (self.argument,)
+
+
+@pytest.mark.parametrize("maker", [Counter, OrderedDict])
+def test_a_container_made_of_a_tensor_is_refused(tmp_path: Path, maker: type) -> None:
+    """An expanded tensor of one number would be taken apart into as many as it says."""
+    path = tmp_path / "c"
+    first = OrderedDict()  # type: ignore[var-annotated]
+    torch.save({"net": first, "more": Made(maker, torch.zeros(1).expand(100))}, path)
+    refused(path, "is not made of numbers" if maker is Counter else "that is not made of")
 
 
 def test_members_that_stand_twice_or_in_two_places_are_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def forge(hand: Hand) -> None:
         hand,
         "distance to given weights",
         makes,
-        lambda ends: distance(wanted, ends[-1][0]) / hand.reference,
+        lambda ends: distance(wanted, ends[-1][0]),
     )
 
 

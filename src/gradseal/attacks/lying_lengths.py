@@ -88,7 +88,7 @@ def _run(hand: Hand, rates: list[float], seed: bytes, *, scratch: bool = False) 
 
 def _epochs(hand: Hand, run: Presented) -> list[list[int]]:
     """The segments of each epoch, as a verifier counts them, but for the run's last."""
-    per_epoch = -(-len(hand.data) // hand.setting.batch_size)
+    per_epoch = max(1, len(hand.data) // hand.setting.batch_size)
     epochs: dict[int, list[int]] = {}
     for segment in range(run.planned - 1):
         epochs.setdefault(run.steps_of(segment).start // per_epoch, []).append(segment)

@@ -64,6 +64,7 @@ def matrix(
 
     Exit status: 0 done, whatever passed; 2 if a case failed, and so its cell lacks a seed.
     """
+    from gradseal.attacks.attack import Setting
     from gradseal.attacks.catalogue import attack_names, load_attack
     from gradseal.report.matrix import matrix_markdown, matrix_page
     from gradseal.report.page import save_page
@@ -72,7 +73,7 @@ def matrix(
 
     chosen = attacks or tuple(n for n in attack_names() if full or not load_attack(n).slow)
     for name in policies:
-        named(name)(1.0)
+        named(name, Setting())
     both = arithmetic == "both" or (full and arithmetic is None)
     plan = Plan(
         attacks=tuple(load_attack(name).name for name in chosen),

@@ -33,6 +33,16 @@ MAX_PRESENTED = 1 << 27
 
 MAX_INDICES_BYTES = 8 * MAX_PRESENTED + 4096
 
+_NO_ARRAY = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    EOFError,
+    OSError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
 _NUMPY_MAGIC = b"\x93NUMPY"
 _PARTS = frozenset({"net", "optimizer", "scheduler"})
 
@@ -169,7 +179,7 @@ def read_array(path: Path, limit_bytes: int) -> npt.NDArray[Any]:
     try:
         # Mapped: an array that says it is larger than its file is refused before memory is asked for.
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, TypeError, SyntaxError, EOFError, OSError, OverflowError, MemoryError) as e:
+    except _NO_ARRAY as e:
         raise MalformedBundle(f"numpy cannot load it: {str(e)[:200]}", where=where) from e
     return array
 

@@ -12,6 +12,7 @@ import pickletools
 import stat
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -40,6 +41,13 @@ _GLOBALS = {f"torch {name}Storage" for name in _TYPES} | {
     "torch._utils _rebuild_parameter",
 }
 _NAMING = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})
+_ODD = frozenset({"DUP", "POP", "POP_MARK", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "STACK_GLOBAL"})
+_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_STORING = _PUTS | {"MEMOIZE"}
+_COUNTING = frozenset({"MARK", "BININT", "BININT1", "BININT2", "SETITEM", "SETITEMS"})
+_MOST_COUNTED = 10_000
+"""Milestones of a schedule, two numbers each."""
 _BROKEN = (
     UnpicklingError,
     zipfile.BadZipFile,
@@ -132,15 +140,23 @@ def _check_directory(path: Path, size: int) -> None:
         if len(record) < _RECORD_BYTES or not record.startswith(_RECORD_MAGIC):
             raise zipfile.BadZipFile("it does not end as a zip archive does")
         length = int.from_bytes(record[12:16], "little")
+        begin, end = int.from_bytes(record[16:20], "little"), size - _RECORD_BYTES
         if locator.startswith(_LOCATOR_MAGIC):
-            file.seek(min(size, int.from_bytes(locator[8:16], "little")))
+            at = end - _LOCATOR_BYTES - _RECORD_64_BYTES
+            file.seek(max(0, at))
             large = file.read(_RECORD_64_BYTES)
-            if not large.startswith(_RECORD_64_MAGIC):
+            placed = at >= 0 and int.from_bytes(locator[8:16], "little") == at
+            if not placed or not large.startswith(_RECORD_64_MAGIC):
                 raise zipfile.BadZipFile("its directory is not where it says")
-            own = 0 if length == _ELSEWHERE else length
-            length = max(own, int.from_bytes(large[40:48], "little"))
+            whole = int.from_bytes(large[40:48], "little"), int.from_bytes(large[48:56], "little")
+            if length not in (_ELSEWHERE, whole[0]) or begin not in (_ELSEWHERE, whole[1]):
+                raise zipfile.BadZipFile("its two directories differ")
+            (length, begin), end = whole, at
     if length > MAX_DIRECTORY_BYTES:
         raise zipfile.BadZipFile(f"its directory is over the limit of {MAX_DIRECTORY_BYTES:,} bytes")
+    # zipfile takes the directory that ends where the record begins, torch the one at the stated place.
+    if begin + length != end:
+        raise zipfile.BadZipFile("its directory is not where it says")
 
 
 def _check_members(members: list[zipfile.ZipInfo], where: str, limit_bytes: int) -> None:
@@ -166,13 +182,41 @@ def _check_pickle(data: bytes, where: str) -> None:
     `weights_only` by itself would also make a `bytearray` of any length that a few bytes ask for.
     """
     try:
-        named = [str(argument) for opcode, argument, _ in pickletools.genops(data) if opcode.name in _NAMING]
+        said = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(data)]
     except _BROKEN as e:
         raise MalformedBundle(f"its pickle cannot be read: {_first_line(e)}", where=where) from e
+    named = [str(argument) for name, argument in said if name in _NAMING]
     if others := [name for name in named if name not in _GLOBALS]:
         raise MalformedBundle(
             f"names {others[0][:100]!r}, which is no part of a state dict of tensors", where=where
         )
+    if odd := {name for name, _ in said} & _ODD:
+        raise MalformedBundle(f"has {min(odd)}, which torch.save does not write", where=where)
+    _check_made(said, where)
+
+
+def _check_made(said: Sequence[tuple[str, Any]], where: str) -> None:
+    """Refuses a dictionary or a counter made of anything but nothing, or numbers that stand there.
+
+    Both take any iterable: a tensor of one number, expanded, would be taken apart into as many as it says.
+    """
+    memo: dict[Any, str] = {}
+    named = ""
+    for place, (name, argument) in enumerate(said):
+        if name == "MEMOIZE" or name in _PUTS:
+            memo[len(memo) if name == "MEMOIZE" else argument] = named
+            continue
+        named = str(argument) if name == "GLOBAL" else memo.get(argument, "") if name in _GETS else ""
+        if not named.startswith("collections "):
+            continue
+        later = [one for one, _ in said[place + 1 : place + 1 + _MOST_COUNTED] if one not in _STORING]
+        if named == "collections Counter" and later[:1] == ["EMPTY_DICT"]:
+            later = [one for one in later[1:] if one not in _COUNTING]
+            empty = ["TUPLE1", "REDUCE"]
+        else:
+            empty = ["EMPTY_TUPLE", "REDUCE"]
+        if later[:2] != empty:
+            raise MalformedBundle(f"a {named.split()[1]} that is not made of numbers", where=where)
 
 
 def _first_line(error: BaseException) -> str:

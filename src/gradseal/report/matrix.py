@@ -6,6 +6,7 @@ judged here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -86,6 +87,9 @@ def matrix_markdown(matrix: Matrix) -> str:
         ["attack", "arithmetic", *COST_HEADINGS],
         [[row.attack, row.arithmetic, *costs(row)] for row in matrix.rows],
     )
+    if matrix.failed:
+        text += "\nThese cases failed, and are missing above:\n\n"
+        text += "".join(f"- {' '.join(line.split())}\n" for line in matrix.failed)
     return text
 
 
@@ -105,12 +109,17 @@ def costs(row: Row) -> list[str]:
     return [
         str(row.seeds),
         f"{row.steps:g}",
-        f"{row.gradients:.1%}",
-        f"{row.gradients_victim:.1%}",
-        f"{row.flops:.2%}",
-        f"{row.seconds_victim:.2g}",
-        "–" if row.distance is None else f"{row.distance:.2g}",
+        _number(row.gradients, ".1%"),
+        _number(row.gradients_victim, ".1%"),
+        _number(row.flops, ".2%"),
+        _number(row.seconds_victim, ".2g"),
+        "–" if row.distance is None else _number(row.distance, ".2g"),
     ]
+
+
+def _number(value: float | None, form: str) -> str:
+    """A number, or that it is not known: JSON has null for what is none."""
+    return "not known" if value is None or not math.isfinite(value) else format(value, form)
 
 
 def page_table(row: Row, policies: Sequence[str]) -> str:

