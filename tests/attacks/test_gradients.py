@@ -37,7 +37,7 @@ def suite() -> Suite:
 @pytest.fixture(scope="module")
 def far() -> Suite:
     """A victim some way from where he began; attackers take the tolerance for wider, so intervals are few."""
-    setting = Setting(steps=40, every=2, batch_size=8, delta=0.02)
+    setting = Setting(steps=40, every=2, batch_size=8, delta=0.016)
     return Suite(load_recipe("digits"), setting, ("jia2021", "full"))
 
 

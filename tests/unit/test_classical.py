@@ -140,7 +140,7 @@ def manifest(*, steps: int, every: int, samples: int, batch_size: int, accumulat
         def steps_of(self, segment: int) -> range:
             return range(segment * every, min((segment + 1) * every, steps))
 
-    plan = Part(steps=steps, every=every, batch_size=batch_size, accumulate=accumulate)
+    plan = Part(steps=steps, every=every, batch_size=batch_size, accumulate=accumulate, drop_last=False)
     return Part(plan=plan, data=Part(samples=samples))  # type: ignore[return-value]  # see above
 
 
