@@ -20,8 +20,8 @@ from torch.nn import functional
 from torch.utils.data import default_collate
 
 from gradseal.attacks.attack import Attack, Hand, Need
+from gradseal.attacks.paths import of_weights
 from gradseal.attacks.smuggling import Beside, Chosen, Loss, train
-from gradseal.record.presented import State
 
 TEMPERATURE = 2.0
 LEFT_OUT = 10
@@ -63,14 +63,6 @@ def said_by(hand: Hand, model: nn.Module, samples: Any) -> torch.Tensor:
     finally:
         hook.remove()
     return said[0]
-
-
-def of_weights(hand: Hand, state: State) -> nn.Module:
-    """A model of these weights, for evaluation."""
-    model = hand.recipe.build()
-    own = {name.partition("/")[2]: t for name, t in state.items() if not name.startswith("optimizer/")}
-    model.load_state_dict(own, strict=False)
-    return model.eval()
 
 
 @torch.no_grad()

@@ -8,18 +8,13 @@ it leaves them again, by as much as it moves. With a rate that keeps it there it
 from __future__ import annotations
 
 from gradseal.attacks.attack import Attack, Hand, Need
+from gradseal.attacks.paths import train_but_one
 
 
 def forge(hand: Hand) -> None:
     """Writes the bundle."""
     run = hand.present()
-    run.begin()
-    for segment in range(run.planned):
-        if segment == run.planned // 2:
-            run.present(hand.weights)
-        else:
-            run.train()
-    run.finish()
+    train_but_one(run, run.planned // 2, hand.weights)
 
 
 ATTACK = Attack(

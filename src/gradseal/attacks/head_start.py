@@ -31,11 +31,7 @@ def load(model: nn.Module, weights: State) -> None:
 
 def train(hand: Hand, model: nn.Module, state: State | None = None) -> None:
     """Writes a true run from a model, or from a state in its place, at a rate that changes little."""
-    run = hand.present(model, optimizer=sgd(RATE))
-    run.begin(state)
-    for _ in range(run.planned):
-        run.train()
-    run.finish()
+    hand.present(model, optimizer=sgd(RATE)).train_all(state)
 
 
 ATTACK = Attack(

@@ -8,7 +8,7 @@ is true again, at a learning rate that keeps it there.
 from __future__ import annotations
 
 from gradseal.attacks.attack import Attack, Hand, Need
-from gradseal.attacks.paths import scaled, sgd
+from gradseal.attacks.paths import scaled, sgd, train_but_one
 
 RATE = 0.1
 FACTOR = 1e-3
@@ -23,13 +23,7 @@ def forge(hand: Hand) -> None:
     run = hand.present(
         optimizer=sgd(RATE), schedule=scaled([1.0] * before + [FACTOR] * max(1, steps - before))
     )
-    run.begin()
-    for segment in range(run.planned):
-        if segment == middle:
-            run.present(hand.weights)
-        else:
-            run.train()
-    run.finish()
+    train_but_one(run, middle, hand.weights)
 
 
 ATTACK = Attack(

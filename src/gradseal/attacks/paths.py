@@ -84,6 +84,25 @@ def walk(hand: Hand, run: Presented, target: Mapping[str, torch.Tensor], segment
     run.present(target)
 
 
+def train_but_one(run: Presented, forged: int, target: Mapping[str, torch.Tensor]) -> None:
+    """The whole run, true but for one segment, which ends in given weights; the rest goes on from these."""
+    run.begin()
+    for segment in range(run.planned):
+        if segment == forged:
+            run.present(target)
+        else:
+            run.train()
+    run.finish()
+
+
+def of_weights(hand: Hand, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A model with a state's parameters and buffers, for evaluation."""
+    model = hand.recipe.build()
+    own = {name.partition("/")[2]: t for name, t in state.items() if not name.startswith("optimizer/")}
+    model.load_state_dict(own, strict=False)
+    return model.eval()
+
+
 def sgd(rate: float, momentum: float = 0.0) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """Makes SGD with a learning rate; without momentum it has no state."""
     return lambda model: torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum)

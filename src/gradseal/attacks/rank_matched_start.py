@@ -17,10 +17,7 @@ RATE = 1e-3
 def forge(hand: Hand) -> None:
     """Writes the bundle."""
     run = hand.present(optimizer=sgd(RATE))
-    run.begin(rank_matched(drawn(hand), hand.weights))
-    for _ in range(run.planned):
-        run.train()
-    run.finish()
+    run.train_all(rank_matched(drawn(hand), hand.weights))
 
 
 ATTACK = Attack(

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import default_collate
 
 from gradseal.attacks.attack import Hand
+from gradseal.attacks.paths import of_weights
 from gradseal.record.presented import Presented, State, copy_of
 
 RUNS = 8
@@ -87,10 +88,7 @@ def show_best(
 @torch.no_grad()
 def loss_of(hand: Hand, state: State) -> float:
     """The mean loss of a state's weights over the first samples of the data, in evaluation mode."""
-    model = hand.model()
-    own = {name.partition("/")[2]: t for name, t in state.items() if not name.startswith("optimizer/")}
-    model.load_state_dict(own, strict=False)
-    model.eval()
+    model = of_weights(hand, state)
     count, total = min(SAMPLES, len(hand.data)), 0.0
     for start in range(0, count, _AT_ONCE):
         part = [hand.data[i] for i in range(start, min(start + _AT_ONCE, count))]

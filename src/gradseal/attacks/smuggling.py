@@ -24,10 +24,7 @@ _SHARE, _LEAST_SEGMENTS = 10, 4
 
 def train(run: Presented) -> None:
     """The whole run, truly computed."""
-    run.begin()
-    for _ in range(run.planned):
-        run.train()
-    run.finish()
+    run.train_all()
 
 
 def short(setting: Setting) -> int:

@@ -149,6 +149,13 @@ class Presented:
         steps = self.steps_of(self.segments)
         self._append(losses or [2.5 * math.exp(-3.0 * step / self.manifest.plan.steps) for step in steps])
 
+    def train_all(self, state: Mapping[str, torch.Tensor] | None = None) -> None:
+        """The whole run, begun as `begin` does and truly computed, closed."""
+        self.begin(state)
+        for _ in range(self.planned):
+            self.train()
+        self.finish()
+
     def finish(self) -> None:
         """Releases the last state's weights and closes the log."""
         behind = self._fixed.release.tensors

@@ -171,11 +171,7 @@ class Suite:
         hand = self._hand(None, nothing, seed=seed, exact=exact, target=url)
         hand.meter = meter
         hand.picky = False
-        run = hand.present(drop_last=False)
-        run.begin()
-        for _ in range(run.planned):
-            run.train()
-        run.finish()
+        hand.present(drop_last=False).train_all()
         return url
 
     def _hand(self, attack: Attack | None, victim: Victim, *, seed: int, exact: bool, target: str) -> Hand:
