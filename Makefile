@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV ?= $(firstword $(wildcard $(BIN)/uv) uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser lint format docs kernel settings coverage attacks bench lock clean
+.PHONY: help demo test browser lint format docs kernel settings coverage attacks results bench lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -53,6 +53,12 @@ coverage: .venv/.ready  ## Record and verify each model with each optimizer, int
 
 attacks: .venv/.ready  ## Carry out every attack on time, into docs/reference/attacks.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/attack_table.py
+
+results: .venv/.ready  ## Make the study, and README's and the docs' results of it
+	OMP_NUM_THREADS=1 $(BIN)/gradseal study --out build/study
+	OMP_NUM_THREADS=1 $(BIN)/gradseal study matrix --out build/study > build/study/matrix.txt
+	$(BIN)/python tests/study_pages.py build/study
+	$(BIN)/python tests/attack_pages.py build/study
 
 bench: .venv/.ready  ## Run the benchmarks
 	$(BIN)/python -m benchmarks.run

@@ -1,7 +1,7 @@
 """Writes what a matrix measured into the pages on attacks: `python tests/attack_pages.py STUDY`.
 
-STUDY is the directory of a `gradseal study matrix --full`. A page has a line `<!-- measured: NAME -->`; what
-follows, up to `<!-- end -->`, is made here. `docs/attacks/index.md` has both tables whole.
+STUDY is the directory of a `gradseal study matrix`. A page has a line `<!-- measured: NAME -->`; what follows
+it, up to `<!-- end -->`, is made here. `docs/attacks/index.md` has both tables whole.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ MARK = re.compile(r"<!-- measured: ([^>]+) -->\n(?:.*?<!-- end -->\n)?", re.DOTA
 
 
 def filled(page: str, matrix: Matrix) -> str:
-    """A page whose marks are followed by what was measured.
+    """A page whose marks are followed by what was measured; what this matrix has not stays as it is."""
+    had = {"all", "what there is", *(row.attack for row in matrix.rows)}
 
-    Raises:
-        KeyError: It names an attack that the matrix has not.
-    """
-    return MARK.sub(
-        lambda found: f"{found[0].splitlines()[0]}\n{_measured(found[1], matrix)}<!-- end -->\n", page
-    )
+    def after(found: re.Match[str]) -> str:
+        if found[1] not in had:
+            return found[0]
+        return f"{found[0].splitlines()[0]}\n{_measured(found[1], matrix)}<!-- end -->\n"
+
+    return MARK.sub(after, page)
 
 
 def page_of(name: str) -> Path:
@@ -56,9 +57,7 @@ def _measured(name: str, matrix: Matrix) -> str:
     if name == "what there is":
         return f"\n{listed()}\n"
     rows = [row for row in matrix.rows if row.attack == name]
-    if not rows:
-        raise KeyError(name)
-    text = "\n## Measured\n\nBy `gradseal study matrix --full`; see [all attacks](index.md#the-matrix).\n"
+    text = "\n## Measured\n\nBy `gradseal study matrix`; see [all attacks](index.md#the-matrix).\n"
     for row in rows:
         text += f"\nIn {row.arithmetic} arithmetic:\n\n{page_table(row, matrix.plan.policies)}"
     return text + "\n"
@@ -66,9 +65,10 @@ def _measured(name: str, matrix: Matrix) -> str:
 
 def _setting(matrix: Matrix) -> str:
     plan, setting = matrix.plan, matrix.plan.setting
+    exact = plan.seeds if plan.exact_seeds is None else min(plan.seeds, plan.exact_seeds)
     return (
-        f"Made by `gradseal study matrix --full`: {plan.seeds} victims of the recipe `{plan.recipe}` in each "
-        f"arithmetic, {plan.slow_seeds} for the slow attacks; {setting.steps} steps of "
+        f"Made by `gradseal study matrix`: {plan.seeds} victims of the recipe `{plan.recipe}` in native "
+        f"arithmetic, {exact} in exact, {plan.slow_seeds} for the slow attacks; {setting.steps} steps of "
         f"{setting.batch_size} samples, k = {setting.every}, Q = {setting.top}, δ = {setting.delta} · d_ref."
     )
 

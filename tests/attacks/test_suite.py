@@ -62,6 +62,28 @@ def test_an_independent_run_is_about_as_far_as_the_twin(judged_honest: Case) -> 
     assert 0.3 < judged_honest.distance < 3.0
 
 
+def test_all_segments_of_a_bundle_are_kept(judged_honest: Case) -> None:
+    replays = judged_honest.replays
+    assert replays is not None
+    assert replays.equal == (True,) * 4
+    assert replays.errors == (0.0,) * 4
+    assert all(update > 0 for update in replays.updates)
+    # 1,500 samples in batches of 16: all steps are in the first epoch.
+    assert replays.epochs == (0,) * 4
+
+
+def test_a_bundle_whose_start_is_refuted_is_replayed_whole_all_the_same(suite: Suite) -> None:
+    other = suite.under(delta=0.1, tau=0.2)
+    assert other.victim(1, False) is suite.victim(1, False)
+    case = other.judge(load_attack("infinitesimal update"), seed=1, exact=False)
+    assert by_policy(case)["full"].replayed == 0
+    assert case.replays is not None
+    assert len(case.replays.errors) == case.segments
+    assert SETTING.delta < max(case.replays.errors) / case.reference <= 0.1
+    # Its replays stay where they begin.
+    assert case.replays.errors == pytest.approx(case.replays.updates, rel=1e-4)
+
+
 def test_a_case_survives_json(judged_honest: Case) -> None:
     assert Case.from_json(json.loads(json.dumps(judged_honest.to_json()))) == judged_honest
 
@@ -80,6 +102,8 @@ def test_a_jump_onto_the_stolen_weights_is_near_them_and_caught(suite: Suite) ->
     assert case.distance == 0.0
     assert (full.outcome, full.check, full.claim) == ("rejected", "replay", "computation")
     assert "segment 3" in full.said
+    assert case.replays is not None
+    assert case.replays.equal == (True, True, True, False)
     assert case.cost.gradients == 15 * 16
     assert case.accuracy.endswith("are recognised")
 
@@ -113,6 +137,11 @@ def test_every_attack_is_described_and_grants_only_what_there_is() -> None:
         assert own.name == name
         assert own.source and own.idea and own.aims
         assert own.needs <= set(Need)
+
+
+@pytest.mark.parametrize("written", ["blindfold-top-q", "Blindfold top-Q", "blindfold_top_q"])
+def test_an_attack_is_found_however_its_name_is_written(written: str) -> None:
+    assert load_attack(written) is load_attack("blindfold top-Q")
 
 
 def test_an_attack_that_is_not_known_is_named() -> None:

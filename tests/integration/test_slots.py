@@ -238,7 +238,7 @@ def test_a_sample_of_segments_supports_precedence(tmp_path: Path, loopback: Loop
     path = tmp_path / "bundle"
     with begin(path, loopback)[0] as run:
         train(run)
-    sampled = replace(Policy.named("standard"), tolerated_fraction=0.3)
+    sampled = replace(Policy.named("standard"), tolerated_fraction=0.3, tolerated_length=None, longest=0)
     verdict = verify(path, sampled, trust=trust)
     assert precedence(verdict) is Status.SUPPORTED
     assert "drawn uniformly" in verdict.claims[ClaimName.PRECEDENCE].evidence[-1]

@@ -36,6 +36,8 @@ def test_an_attack_is_judged_and_its_bundle_kept(tmp_path: Path) -> None:
     case = json.loads(ended.stdout)
     assert {one["policy"]: one["outcome"] for one in case["judged"]}["full"] == "rejected"
     assert (tmp_path / "forged" / "checkpoint").is_file()
+    assert case["reference"] > 0
+    assert case["key"].startswith("head-start,-ruled.example+")
     again = called("attack", "head start, ruled", *SMALL, "--out", tmp_path / "forged")
     assert "already exists" in str(again.exception)
 
@@ -84,7 +86,7 @@ def test_every_attack_has_a_row_and_every_policy_a_column(matrix: Matrix) -> Non
 
 
 def test_a_study_goes_on_where_it_was(matrix: Matrix, directory: Path) -> None:
-    (directory / "cases" / next(p.name for p in (directory / "cases").glob("jump-*"))).unlink()
+    (directory / "cases" / next(p.name for p in (directory / "cases").glob("matrix-jump-*"))).unlink()
     before = {p: p.stat().st_mtime_ns for p in (directory / "cases").iterdir()}
     told: list[tuple[int, int]] = []
     again = run_matrix(PLAN, directory, progress=lambda what, done, total: told.append((done, total)))
@@ -95,7 +97,7 @@ def test_a_study_goes_on_where_it_was(matrix: Matrix, directory: Path) -> None:
 
 def test_another_setting_has_cases_of_its_own(directory: Path) -> None:
     other = Plan(attacks=("honest",), setting=Setting(steps=40))
-    assert other.path(directory, "honest", "native", 101) != PLAN.path(directory, "honest", "native", 1)
+    assert other.jobs()[0].path(directory) != PLAN.jobs()[0].path(directory)
 
 
 def test_the_matrix_survives_json(matrix: Matrix) -> None:
@@ -113,7 +115,7 @@ def test_an_attack_that_fails_is_said_and_its_cells_lack_a_seed(tmp_path: Path) 
     failed = run_matrix(tiny, tmp_path)
     assert failed.rows == ()
     assert failed.failed == (
-        "honest, native, seed 101: a batch of 5000 samples, but the data has 1500\n"
+        "matrix honest native 101: a batch of 5000 samples, but the data has 1500\n"
         "  where: batch_size\n  what to do: use at most 1500",
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from gradseal.verify.contents import order_of
 from gradseal.verify.distances import Distances
 from gradseal.verify.evidence import samples_used
 from gradseal.verify.executors import Ready, Request
+from gradseal.verify.lengths import Lengths
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.policy import POLICIES, Policy
 from gradseal.verify.verdict import Check, ClaimName, Outcome, Result, Verdict
@@ -117,10 +119,35 @@ def test_the_standard_policy_supports_computation_by_a_sample(long_run: Path) ->
     verdict = check(long_run, "standard", draw=bytes(32))
     assert verdict.outcome is Outcome.ACCEPTED
     assert statuses(verdict) == {**ALL_SHOWN, "data": "supported", "computation": "supported"}
-    assert 20 < verdict.cost.segments_replayed < 60
-    assert "of 58 other segments drawn uniformly" in verdict.claims[ClaimName.COMPUTATION].evidence[1]
+    assert 40 < verdict.cost.segments_replayed < 60
+    ground, uniform, by_length = verdict.claims[ClaimName.COMPUTATION].evidence[:3]
+    assert ground == f"{verdict.cost.segments_replayed} segments replay bit for bit"
+    assert "34 of 48 other segments drawn uniformly: with 97.5% confidence at most 2 are forged" in uniform
+    assert "36 draws by length" in by_length
+    assert "at most 9.8% of the others' length is forged; both hold with 95%" in by_length
+    assert by_length.endswith("of ‖W_T − W_0‖")
     again = check(long_run, "standard", draw=bytes.fromhex(verdict.draw))
     assert [f.to_json() for f in again.findings] == [f.to_json() for f in verdict.findings]
+
+
+def test_lengths_that_are_not_known_are_said_not_to_be(
+    long_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than are replayed as the longest: nothing is stated of length, and the number still is."""
+    known = Lengths.end_state
+
+    def not_all_known(lengths: Lengths, seal: bytes, digests: Sequence[bytes]) -> None:
+        known(lengths, seal, digests)
+        if 20 <= len(lengths.updates) <= 40:
+            lengths.updates[-1] = math.nan
+
+    monkeypatch.setattr(Lengths, "end_state", not_all_known)
+    verdict = check(long_run, "standard", draw=bytes(32))
+    assert statuses(verdict)["computation"] == "supported"
+    uniform, by_length = verdict.claims[ClaimName.COMPUTATION].evidence[1:3]
+    assert "34 of 48 other segments drawn uniformly: with 97.5% confidence at most 2 are forged" in uniform
+    assert by_length == "no statement on their length: not all of it is known"
+    assert set(range(19, 29)) <= {row.number for row in verdict.segments.rows if row.replayed}
 
 
 def test_a_sample_of_a_short_run_is_all_of_it(recorded: Recorded) -> None:

@@ -1,18 +1,26 @@
-"""What a sample of segments says about the rest, and how the sample is drawn."""
+"""What a sample of segments says about the rest."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from itertools import combinations
-from math import ceil, comb
+from math import ceil, comb, log
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradseal.verify.policy import POLICIES, Policy
-from gradseal.verify.sampling import draw_sample
-from gradseal.verify.statistics import draws_needed, forged_bound, missed_probability
+from gradseal.verify.policy import POLICIES
+from gradseal.verify.statistics import (
+    detection_probability,
+    draws_needed,
+    forged_bound,
+    length_bound,
+    length_draws_needed,
+    length_missed_probability,
+    missed_probability,
+    split_confidence,
+)
 
 populations = st.integers(1, 60)
 confidences = st.floats(0.01, 0.999)
@@ -69,52 +77,52 @@ def test_published_numbers() -> None:
     assert forged_bound(10_000, 59, 0.95) == 493
 
 
-ROOT = bytes(range(32))
+@pytest.mark.parametrize(("population", "fraction"), [(1 << 20, 0.001), (1_000_000, 1e-5), (1 << 24, 0.5)])
+def test_many_draws_from_many_segments_are_counted_at_once(population: int, fraction: float) -> None:
+    drawn, forged = draws_needed(population, fraction, 0.975), ceil(Fraction(fraction) * population)
+    allowed = 1 - Fraction(0.975)
+    assert missed_probability(population, forged, drawn) <= allowed
+    assert missed_probability(population, forged, drawn - 1) > allowed
 
 
-def drawn_with(number: int, policy: Policy = POLICIES["standard"], root: bytes = ROOT) -> tuple[int, ...]:
-    return draw_sample(policy, 12, number.to_bytes(32, "big"), root).uniform
+@given(st.integers(1, 5000), confidences)
+def test_a_larger_length_than_the_bound_would_have_been_seen(drawn: int, confidence: float) -> None:
+    bound = length_bound(drawn, confidence)
+    assert length_missed_probability(bound, drawn) == pytest.approx(1 - confidence, rel=1e-6)
+    assert length_missed_probability(min(1.0, bound * 1.01), drawn) < 1 - confidence
 
 
-def test_a_draw_is_repeatable_and_bound_to_checkpoint_and_randomness() -> None:
-    policy = POLICIES["standard"]
-    first = draw_sample(policy, 500, bytes(32), ROOT)
-    assert draw_sample(policy, 500, bytes(32), ROOT) == first
-    assert draw_sample(policy, 500, bytes(31) + b"\1", ROOT) != first
-    assert draw_sample(policy, 500, bytes(32), bytes(32)) != first
+@given(st.floats(1e-4, 0.999), confidences)
+def test_the_draws_by_length_are_the_fewest(tolerated: float, confidence: float) -> None:
+    drawn = length_draws_needed(tolerated, confidence)
+    assert length_bound(drawn, confidence) <= tolerated
+    assert drawn == 1 or length_bound(drawn - 1, confidence) > tolerated * (1 - 1e-12)
 
 
-@given(st.integers(0, 300), st.binary(min_size=32, max_size=32))
-def test_a_sample_has_the_ends_and_as_many_others_as_the_policy_needs(segments: int, draw: bytes) -> None:
-    policy = POLICIES["standard"]
-    sample = draw_sample(policy, segments, draw, ROOT)
-    assert sample.certain == tuple(sorted({0, segments - 1} if segments else ()))
-    assert sample.population == max(0, segments - 2)
-    assert len(sample.uniform) == draws_needed(
-        sample.population, policy.tolerated_fraction, policy.confidence
-    )
-    assert sample.segments == sorted({*sample.certain, *sample.uniform})
-    assert all(0 < segment < segments - 1 for segment in sample.uniform)
+def test_published_numbers_of_lengths() -> None:
+    # Dollar-unit sampling's well-known 59: 0.95 ** 59 is the first power below 5 %.
+    assert [length_draws_needed(share, 0.95) for share in (0.05, 0.1, 0.01, 1.0, 2.0)] == [59, 29, 299, 0, 0]
+    assert length_bound(0, 0.95) == 1.0
+    assert length_bound(36, 0.975) == pytest.approx(0.0974, abs=1e-4)
+    with pytest.raises(ValueError, match="no number of draws"):
+        length_draws_needed(0.0, 0.95)
+    with pytest.raises(ValueError, match="no number of draws"):
+        length_draws_needed(float("nan"), 0.95)
 
 
-@pytest.mark.parametrize("segments", [0, 1, 2, 3, 50])
-def test_the_other_policies_draw_nothing(segments: int) -> None:
-    assert draw_sample(POLICIES["full"], segments, bytes(32), ROOT).segments == list(range(segments))
-    ends = draw_sample(POLICIES["quick"], segments, bytes(32), ROOT)
-    assert ends.segments == sorted({0, segments - 1} if segments else ())
-    assert ends.uniform == ()
+def test_the_error_is_split_evenly() -> None:
+    assert split_confidence(0.95, 1) == pytest.approx(0.95)
+    assert split_confidence(0.95, 2) == pytest.approx(0.975)
+    assert POLICIES["standard"].bound_confidence == pytest.approx(0.975)
+    assert POLICIES["quick"].bound_confidence == pytest.approx(0.95)
 
 
-def test_draws_are_uniform() -> None:
-    """Each of the 45 pairs of ten segments about equally often: chi-squared below its 99.99 % quantile."""
-    # Two of ten: an absurdly tolerant policy.
-    policy = Policy(name="pairs", replay=POLICIES["standard"].replay, confidence=0.75, tolerated_fraction=0.5)
-    counts: dict[tuple[int, ...], int] = {}
-    draws = 9000
-    for number in range(draws):
-        pair = drawn_with(number, policy)
-        counts[pair] = counts.get(pair, 0) + 1
-    assert {len(pair) for pair in counts} == {2}
-    assert len(counts) == 45
-    expected = draws / 45
-    assert sum((n - expected) ** 2 / expected for n in counts.values()) < 88.5
+def test_what_each_kind_of_draw_sees() -> None:
+    assert detection_probability(10, 1, 0.5, uniform=3) == pytest.approx(0.3)
+    assert detection_probability(10, 1, 0.5, by_length=2) == pytest.approx(0.75)
+    assert detection_probability(10, 1, 0.5, uniform=3, by_length=2) == pytest.approx(1 - 0.7 * 0.25)
+    assert detection_probability(10, 1, 0.5) == 0.0
+    assert detection_probability(10, 1, 0.0, by_length=99) == 0.0
+    assert detection_probability(10, 1, 0.0, certain=True) == 1.0
+    assert detection_probability(10, 8, 0.0, uniform=3) == 1.0
+    assert log(1 - detection_probability(10**6, 1, 0.01, by_length=100)) == pytest.approx(100 * log(0.99))

@@ -105,6 +105,7 @@ class Setting:
         batch_size: Samples in a batch.
         delta: The classical tolerance as a share of the distance of two independently trained models.
         top: The classical Q: how many intervals are replayed in an epoch.
+        tau: The tolerance as a share of a segment's update, which attacks stay below that know of it.
     """
 
     steps: int = 500
@@ -112,6 +113,17 @@ class Setting:
     batch_size: int = 6
     delta: float = 0.008
     top: int = 5
+    tau: float = 0.1
+
+    @classmethod
+    def sized(cls, steps: int | None, every: int | None, batch_size: int | None) -> Setting:
+        """The usual setting, but for what is given."""
+        usual = cls()
+        return cls(
+            steps=steps or usual.steps,
+            every=every or usual.every,
+            batch_size=batch_size or usual.batch_size,
+        )
 
 
 @dataclass(kw_only=True)

@@ -60,18 +60,19 @@ def attack_names() -> list[str]:
 
 
 def load_attack(name: str) -> Attack:
-    """The attack of a name.
+    """The attack of a name; hyphens, underscores and capitals make no difference.
 
     Raises:
         Error: There is none, or what another package offers is none.
     """
+    name = next((known for known in attack_names() if _plain(known) == _plain(name)), name)
     if name in MODULES:
         own: Attack = import_module(f"gradseal.attacks.{MODULES[name]}").ATTACK
         return own
     point = next((point for point in _points() if point.name == name), None)
     if point is None:
         raise Error(
-            f"no attack is called {name!r}", where="attack", advice=f"there are: {', '.join(attack_names())}"
+            f"no attack is called {name!r}", where="attack", advice=f"there are: {'; '.join(attack_names())}"
         )
     where = f"entry point {name!r} of {point.dist.name if point.dist else 'a package'}"
     try:
@@ -81,6 +82,10 @@ def load_attack(name: str) -> Attack:
     if not isinstance(found, Attack):
         raise Error(f"leads to {type(found).__name__}, not to an Attack", where=where)
     return found
+
+
+def _plain(name: str) -> str:
+    return " ".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
 def _points() -> Sequence[EntryPoint]:

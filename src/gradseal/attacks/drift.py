@@ -2,8 +2,8 @@
 
 Source: ours; that tolerances add up is said of any threshold in Fang et al. 2023, "Proof-of-Learning is
 Currently More Broken Than You Think". State zero follows from the rules. The displacement stays below both
-usual tolerances, δ and a tenth of the segment's update, so that no segment is out of bounds, whichever of
-them is replayed.
+tolerances of the setting, δ and τ, by default a tenth of the segment's update, so that no segment is out of
+bounds, whichever of them is replayed.
 
 What limits it is the relative one: an update must be ten times as long as what it hides, and goes elsewhere.
 Segments of one step, small batches and a high learning rate give many long updates that hardly add up. There
@@ -20,9 +20,6 @@ RATE = 0.1
 SMALLER = 3
 SHARE = 0.99
 """Of the tolerances that are used."""
-
-RELATIVE = 0.1
-"""Of an update, what is tolerated relative to it."""
 
 
 def forge(hand: Hand) -> None:
@@ -42,14 +39,15 @@ def displaced(hand: Hand, run: Presented, after: State, target: State) -> State:
     """A computed state moved towards the target by what both tolerances allow."""
     before, wanted = parameters_of(run.state), parameters_of(target)
     now = {name: after[name] for name in wanted}
+    tau = hand.setting.tau
     way, update = distance(now, wanted), distance(before, now)
     moved = now
-    allowed = SHARE * min(hand.tolerance, RELATIVE * update)
+    allowed = SHARE * min(hand.tolerance, tau * update)
     # Relative is to the sealed update, of which the displacement itself is a part.
     for _ in range(8):
         moved = line(now, wanted, min(1.0, allowed / way)) if way else now
         hand.meter.flops += 6.0 * sum(tensor.numel() for tensor in now.values())
-        if distance(now, moved) <= SHARE * RELATIVE * distance(before, moved):
+        if distance(now, moved) <= SHARE * tau * distance(before, moved):
             return after | moved
         allowed *= 0.9
     return after

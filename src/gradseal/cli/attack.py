@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -71,10 +72,7 @@ def command(
     from gradseal.report.matrix import case_lines
     from gradseal.study.suite import Suite
 
-    usual = Setting()
-    setting = Setting(
-        steps=steps or usual.steps, every=every or usual.every, batch_size=batch_size or usual.batch_size
-    )
+    setting = Setting.sized(steps, every, batch_size)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Error("already exists, and is not an empty directory", where=str(out))
     torch.set_num_threads(1)
@@ -86,7 +84,11 @@ def command(
         return
     click.echo(printable_lines(case_lines(attack, case)))
     if out is not None:
-        click.echo(f"\nthe bundle: {printable(str(out))}", err=True)
+        bundle = shlex.quote(printable(str(out)))
+        pinned = f"gradseal verify {bundle} --key {shlex.quote(case.key)}"
+        click.echo(f"\nthe bundle: {printable(str(out))}; verify it with:", err=True)
+        click.echo(f"  {pinned} --policy jia2021 --reference {case.reference:.9g}", err=True)
+        click.echo(f"  {pinned}", err=True)
 
 
 def printable_lines(lines: list[str]) -> str:

@@ -26,6 +26,8 @@ INTERRUPTED, UNREAD = 130, 141  # as the shell reports SIGINT and SIGPIPE
 _VERBS = {
     "record": "Record a recipe's training as a bundle.",
     "verify": "Check a bundle against a policy.",
+    "calibrate": "Measure the noise of native replay, and sign a tolerance.",
+    "plan": "Plan which segments to replay, what it costs and what it proves.",
     "anchor": "Have a recorded bundle cosigned and time-stamped.",
     "import": "Make a bundle of a proof by the released proof-of-learning code.",
     "show": "Show what a bundle says, without verifying it.",

@@ -71,7 +71,7 @@ def repeated_options(
     free_bytes: int | None = None,
     weights: Path | None = None,
     other_seed: str | None = None,
-    classical: Sequence[str] = (),
+    others: Sequence[str] = (),
 ) -> list[str]:
     """The options of a verification; a key itself rather than the file it was read from."""
     options = ["--policy", policy]
@@ -87,7 +87,7 @@ def repeated_options(
         options += ["--weights", str(weights)]
     if other_seed is not None:
         options += ["--other-seed", other_seed]
-    return [*options, *classical]
+    return [*options, *others]
 
 
 def repeat_command(bundle: str, verdict: Verdict, options: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from gradseal.cli.classical import ClassicalOptions, classical_options, policy_n
 from gradseal.cli.main import ACCEPTED, INCONCLUSIVE, REJECTED
 from gradseal.cli.paths import reading
 from gradseal.cli.report import page_at, repeat_command, repeated_options, write_page
+from gradseal.cli.tolerance import ToleranceOptions, tolerance_options
 from gradseal.cli.watching import Watcher
 from gradseal.errors import KeyFileError
 from gradseal.precede.trust import Trust, load_trust
@@ -79,6 +80,14 @@ _MAX_KEY_FILE_BYTES = 4096
     type=click.Choice(["ends", "sample", "all"]),
     help="Which replayed segments to replay under another seed too; by default all. It doubles their cost.",
 )
+@click.option(
+    "--pulled-to",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A safetensors file of weights that the run may have been pulled to: a heuristic test, which "
+    "decides nothing.",
+)
+@tolerance_options
 @classical_options
 @click.option("--draw", metavar="HEX", help="The draw of an earlier verdict, to replay the same segments.")
 @click.option(
@@ -88,7 +97,7 @@ _MAX_KEY_FILE_BYTES = 4096
     help="Also write the verdict, whatever it is, as a page of HTML to read or print.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for an error too.")
-def command(
+def command(  # noqa: PLR0913 - an option of the command line each
     bundle: str,
     policy: str,
     keys: tuple[str, ...],
@@ -97,7 +106,9 @@ def command(
     free_bytes: int | None,
     weights: Path | None,
     other_seed: str | None,
+    pulled_to: Path | None,
     classical: ClassicalOptions,
+    tolerance: ToleranceOptions,
     draw: str | None,
     report: Path | None,
     as_json: bool,
@@ -116,6 +127,8 @@ def command(
     """
     demanded, drawn = _policy(policy, require, free_bytes, other_seed), _draw(draw)
     classical.check(demanded)
+    calibrators = [read_public_key(key, "--calibrator") for key in tolerance.calibrators]
+    demanded = tolerance.applied(demanded, calibrators)
     pinned = [read_public_key(key) for key in keys]
     pins = load_trust(trust) if trust else Trust()
     # Loads torch, and so comes after all that can be wrong with the arguments.
@@ -129,6 +142,7 @@ def command(
             keys=pinned,
             trust=pins,
             weights=weights,
+            pulled_to=pulled_to,
             draw=drawn,
             progress=watcher.update,
         )
@@ -142,7 +156,11 @@ def command(
                 free_bytes=free_bytes,
                 weights=weights,
                 other_seed=other_seed,
-                classical=classical.repeated(),
+                others=[
+                    *(["--pulled-to", str(pulled_to)] if pulled_to else []),
+                    *tolerance.repeated(calibrators),
+                    *classical.repeated(),
+                ],
             )
             write_page(report, verdict, repeat_command(bundle, verdict, options))
             click.echo(f"report: {printable(str(report))}", err=True)
@@ -162,14 +180,18 @@ def _tell(verdict: Verdict, *, pinned: bool, as_json: bool) -> None:
             )
 
 
-def read_public_key(text: str) -> VerificationKey:
+def read_public_key(text: str, option: str = "--key") -> VerificationKey:
     """A public key from its text, or from a file that holds it.
+
+    Args:
+        text: Either.
+        option: By which it was given, for error messages.
 
     Raises:
         KeyFileError: It is neither.
     """
     path = Path(text)
-    where = "--key"
+    where = option
     try:
         if path.is_file():
             where = text
@@ -187,7 +209,7 @@ def read_public_key(text: str) -> VerificationKey:
         return VerificationKey.parse(text, where=where)
     except KeyFileError as e:
         message = (
-            e.message if where != "--key" or "+" in text else f"neither a public key nor a file: {text!r}"
+            e.message if where != option or "+" in text else f"neither a public key nor a file: {text!r}"
         )
         raise KeyFileError(
             message,

@@ -47,6 +47,8 @@ def evidence(verdict: Verdict) -> dict[str, Facts]:
         }
     if "environment" in record:
         groups["Environment"] = _environment(record["environment"])
+    if verdict.tolerance:
+        groups["Tolerance of replays"] = _tolerance(verdict.tolerance)
     return groups
 
 
@@ -57,9 +59,12 @@ def policy(policy: Policy) -> Facts:
         "name": policy.name,
         "segments replayed": picked(policy.classical) if policy.classical else _REPLAYED[policy.replay],
         **(_classical(policy.classical) if policy.classical else {}),
+        **({"largest tolerance": f"{policy.tau_cap:g} of the update"} if policy.calibration else {}),
         "demanded": ", ".join(f"{name} {least}" for name, least in policy.require.items()) or "nothing",
-        "confidence of a sample's bound": f"{policy.confidence:g}",
+        "longest updates that are always replayed": str(policy.longest),
+        "confidence of what a sample bounds": f"{policy.confidence:g}",
         "share of forged segments that a sample is to rule out": f"{policy.tolerated_fraction:g}",
+        "share of forged length that it is to rule out": _share(policy.tolerated_length),
         "free bytes allowed": f"{policy.free_bytes:,}",
         "and at most this share of the parameters' bytes": _share(policy.free_share),
         "program and graphs, as a share of the parameters' bytes": _share(policy.graph_share),
@@ -67,6 +72,21 @@ def policy(policy: Policy) -> Facts:
         "longest time for all replays": "no limit" if limit is None else f"{limit:g} s",
         "address space of a worker": f"{policy.memory_bytes / 2**30:g} GiB",
         "most threads": str(policy.max_threads),
+    }
+
+
+def _tolerance(said: Mapping[str, Any]) -> Facts:
+    rate, confidence = said["false_rejection"], said["confidence"]
+    return {
+        "tau": f"{said['tau']:.4g} of the update" + (", capped by the policy" if said["capped"] else ""),
+        "honest segments beyond": "not known, as it is capped"
+        if rate is None
+        else f"at most {rate:.2g}, with {confidence:.0%} confidence",
+        "calibrated on": f"{said['calibrated_segments']:,} segments, signed by {said['signer'] or 'nobody'}",
+        "replays": f"{said['equal']:,} equal, {said['within']:,} within, {said['beyond']:,} beyond, "
+        f"{said['no_evidence']:,} no evidence",
+        "largest error": number(said["largest_error"]),
+        "reach": number(said["reach"]) + ", of the way from start to end",
     }
 
 

@@ -6,7 +6,6 @@ judged here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from gradseal.attacks.catalogue import load_attack
 from gradseal.report.words import printable
 from gradseal.study.cases import Case
 from gradseal.study.matrix import Cell, Matrix, Row
+from gradseal.study.matrix_part import COST_HEADINGS, cell_text, costs
 
 PASSED = "passed"
 CAUGHT = "caught"
@@ -39,11 +39,9 @@ def square(cell: Cell) -> Square:
     kind = PASSED if cell.passed == cell.of else CAUGHT if not cell.passed else MIXED
     said = f"passed {cell.passed} of {cell.of}, 95 % interval {cell.low:.2f} to {cell.high:.2f}; "
     said += f"{cell.replayed:g} segments replayed"
-    text = f"passed {cell.passed}/{cell.of}"
     if cell.passed < cell.of:
-        text = cell.check if not cell.passed else f"{text}, else {cell.check}"
         said += f"; {cell.said}"
-    return Square(kind=kind, text=text, title=said)
+    return Square(kind=kind, text=cell_text(cell), title=said)
 
 
 def matrix_page(matrix: Matrix, *, repeat: str, made: datetime) -> str:
@@ -93,35 +91,6 @@ def matrix_markdown(matrix: Matrix) -> str:
     return text
 
 
-COST_HEADINGS = (
-    "seeds",
-    "claimed steps",
-    "gradients / claimed",
-    "gradients / victim's",
-    "flops / claimed",
-    "time / victim's",
-    "distance / d_ref",
-)
-
-
-def costs(row: Row) -> list[str]:
-    """What an attack took and how near it came, as text under `COST_HEADINGS`."""
-    return [
-        str(row.seeds),
-        f"{row.steps:g}",
-        _number(row.gradients, ".1%"),
-        _number(row.gradients_victim, ".1%"),
-        _number(row.flops, ".2%"),
-        _number(row.seconds_victim, ".2g"),
-        "–" if row.distance is None else _number(row.distance, ".2g"),
-    ]
-
-
-def _number(value: float | None, form: str) -> str:
-    """A number, or that it is not known: JSON has null for what is none."""
-    return "not known" if value is None or not math.isfinite(value) else format(value, form)
-
-
 def page_table(row: Row, policies: Sequence[str]) -> str:
     """One attack in one arithmetic as a table of its own, for its page."""
     cost = dict(zip(COST_HEADINGS, costs(row), strict=True))
@@ -142,8 +111,13 @@ def case_lines(attack: Attack, case: Case) -> list[str]:
         f"  cost      {share:.1%} of the gradients that this takes; {case.cost.seconds:.1f} s, where the "
         f"victim took {case.victim.seconds:.1f} s",
     ]
+    lines.append(
+        f"  d_ref     {case.reference:.6g}, between two independent models: what -normalised is a share of"
+    )
     if case.distance is not None:
-        lines.append(f"  distance  {case.distance:.3g} of that between two independent models")
+        lines.append(
+            f"  distance  {case.distance:.3g} of d_ref, from the released weights to the stolen ones"
+        )
     lines.append(f"  weights   {case.accuracy}")
     lines += [f"  counted   {name}: {value:.4g}" for name, value in case.notes.items()]
     lines.append("")

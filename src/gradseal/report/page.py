@@ -99,8 +99,9 @@ def render_page(
         plots=[(plot, Markup(plot.svg)) for plot in plots],  # of numbers and our own words
         segments=verdict.segments,
         rows=verdict.segments.rows if verdict.segments.count <= _MOST_ROWS else (),
-        any_equal=any(row.equal for row in verdict.segments.rows),
-        any_wrong=any(row.equal is False for row in verdict.segments.rows),
+        any_passed=any(row.passed for row in verdict.segments.rows),
+        any_wrong=any(row.passed is False for row in verdict.segments.rows),
+        tolerated=bool(verdict.tolerance),
         policy=facts.policy(verdict.policy),
         cost=words.cost(verdict),
         repeat=repeat,

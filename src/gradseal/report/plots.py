@@ -45,7 +45,7 @@ def plots_of(segments: Segments) -> list[Plot]:
         xs=numbers,
         ys=[row.update for row in rows],
         spans=by_segment,
-        wrong=[row.equal is False for row in rows],
+        wrong=[row.passed is False for row in rows],
         note=f"‖W_end − W_start‖ over the parameters. {_told(segments)}".strip(),
     )
     cost = _Drawing(
@@ -55,7 +55,7 @@ def plots_of(segments: Segments) -> list[Plot]:
         xs=numbers,
         ys=[row.seconds for row in rows],
         spans=by_segment,
-        wrong=[row.equal is False for row in rows],
+        wrong=[row.passed is False for row in rows],
         joined=False,
         note=_told(segments),
     )
@@ -65,7 +65,7 @@ def plots_of(segments: Segments) -> list[Plot]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawing:
-    """What a plot is drawn from; `spans` are first, width and whether a replay gave the sealed bits."""
+    """What a plot is drawn from; `spans` are first, width and whether a replay passed."""
 
     name: str
     title: str
@@ -143,14 +143,14 @@ def _spans(segments: Segments, *, steps: bool) -> Iterator[tuple[float, float, b
         joins = (
             row is not None
             and last is not None
-            and row.equal is last.equal
+            and row.passed is last.passed
             and (whole or row.number == last.number + 1)
-            and not (wrong_between and row.equal)
+            and not (wrong_between and row.passed)
         )
         if not joins:
-            if first is not None and last is not None and first.equal is not None:
+            if first is not None and last is not None and first.passed is not None:
                 start, stop = _start(first, steps=steps), _stop(last, steps=steps)
-                yield start, stop - start, first.equal
+                yield start, stop - start, first.passed
             if row is not None and last is not None and wrong_between:
                 start, stop = _stop(last, steps=steps), _start(row, steps=steps)
                 yield start, stop - start, False
@@ -193,7 +193,7 @@ def _thinned(width: int, what: str, shown: str) -> str:
 
 
 def _other_bits(segments: Segments) -> str:
-    numbers = [str(row.number) for row in segments.rows if row.equal is False]
+    numbers = [str(row.number) for row in segments.rows if row.passed is False]
     count = len(numbers) + sum(segments.unequal_after)
     unnamed = count - len(numbers[:_NAMED])
     more = f" and {unnamed} more" if unnamed else ""

@@ -95,7 +95,7 @@ def finite(value: Any) -> Any:
     """The JSON value with null for each number that JSON has not: NaN and the infinities."""
     if isinstance(value, dict):
         return {name: finite(below) for name, below in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [finite(below) for below in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

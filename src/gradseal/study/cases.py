@@ -55,6 +55,28 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replays:
+    """Every segment of a bundle, replayed where it was made; lists in the order of segments.
+
+    Args:
+        epochs: In which epoch it begins.
+        equal: Whether the replay has the sealed bits.
+        errors: How far (l2) the replayed parameters end from the sealed ones; infinite if that is no number.
+        updates: How far the sealed ones moved; infinite likewise.
+    """
+
+    epochs: tuple[int, ...]
+    equal: tuple[bool, ...]
+    errors: tuple[float, ...]
+    updates: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Replays:
+        """From its JSON form."""
+        return cls(**{name: tuple(own) for name, own in value.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One attack, judged.
 
@@ -71,7 +93,10 @@ class Case:
         claimed: What an honest run of the claimed steps takes.
         victim: What the victim's run took.
         judged: By each policy.
+        reference: d_ref, the distance of two independently trained models.
+        key: The attacker's public key, which the verifiers pinned.
         notes: What the attack itself counted.
+        replays: All segments; None if the bundle contradicts itself, or cannot be replayed whole.
     """
 
     attack: str
@@ -85,7 +110,10 @@ class Case:
     claimed: Cost
     victim: Cost
     judged: tuple[Judged, ...]
+    reference: float
+    key: str
     notes: Mapping[str, float] = field(default_factory=dict)
+    replays: Replays | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Its JSON form."""
@@ -95,7 +123,9 @@ class Case:
     def from_json(cls, value: Mapping[str, Any]) -> Case:
         """From its JSON form."""
         costs = {name: Cost(**value[name]) for name in ("cost", "claimed", "victim")}
-        return cls(**{**value, **costs, "judged": tuple(Judged(**one) for one in value["judged"])})
+        judged = tuple(Judged(**one) for one in value["judged"])
+        replays = Replays.from_json(value["replays"]) if value.get("replays") else None
+        return cls(**{**value, **costs, "judged": judged, "replays": replays})
 
 
 def judged(verdict: Verdict) -> Judged:

@@ -1,61 +1,29 @@
 """The matrix: every attack against every policy, over seeds, in native and exact arithmetic.
 
-Each case is a file of its own, written whole and under a name that follows from all that decides its result,
-so that a run that was stopped goes on where it was, and one with other settings starts anew. Cases of one
-victim run one after another in one process, processes side by side.
+A case is a job: one attack in one arithmetic on one victim, judged by all policies. Cases of one victim run
+one after another in one process, which trains him once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import multiprocessing
-import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import torch
-
 from gradseal.attacks.attack import Attack, Setting
 from gradseal.attacks.catalogue import load_attack
-from gradseal.errors import Error, StoreError
 from gradseal.recipes.recipe import load_recipe
 from gradseal.study.cases import Case
 from gradseal.study.columns import POLICIES
+from gradseal.study.jobs import Job, Progress, run_jobs
+from gradseal.study.part import FIRST_SEED
 from gradseal.study.proportions import proportion_bounds
 from gradseal.study.suite import Suite
-
-Progress = Callable[[str, int, int], None]
-_POLL_SECONDS = 0.5
-_DECIDING = ("attacks", "precede", "program", "proof", "recipes", "record", "store", "study", "verify")
-"""The packages on which a case depends."""
-FIRST_SEED = 101
-"""Of the victims; attacks were tuned on others."""
-_MAX_CASE_BYTES = 1 << 22
-
-
-@cache
-def code_digest() -> str:
-    """A digest of the sources, of torch's version, and of the packages that bring attacks or policies."""
-    hashed = hashlib.sha256(torch.__version__.encode())
-    root = Path(__file__).parents[1]
-    for package in _DECIDING:
-        for path in sorted((root / package).rglob("*.py")):
-            hashed.update(path.read_bytes())
-    for group in ("gradseal.attacks", "gradseal.policies"):
-        for point in sorted(entry_points(group=group), key=lambda one: one.name):
-            hashed.update(f"{point.name} {point.value} {point.dist and point.dist.version}".encode())
-    return hashed.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +38,9 @@ class Plan:
         slow_seeds: How many of them the slow attacks get.
         setting: The size of a run.
         recipe: What is trained.
+        first_seed: That of the first victim; the others' follow.
+        exact_attacks: Those that are made in exact arithmetic too, where that is wanted; None for all.
+        exact_seeds: How many victims there are in exact arithmetic; None for as many.
     """
 
     attacks: tuple[str, ...]
@@ -79,22 +50,66 @@ class Plan:
     slow_seeds: int = 1
     setting: Setting = field(default_factory=Setting)
     recipe: str = "digits"
+    first_seed: int = FIRST_SEED
+    exact_attacks: tuple[str, ...] | None = None
+    exact_seeds: int | None = None
 
-    def cases(self) -> Iterator[tuple[str, str, int]]:
-        """Each attack, arithmetic and seed, those of one victim together."""
+    def jobs(self) -> list[Job]:
+        """A job for each attack, arithmetic and seed; those of one victim are a group."""
         slow = {name: load_attack(name).slow for name in self.attacks}
-        for arithmetic in self.arithmetics:
-            for number in range(self.seeds):
-                for name in self.attacks:
-                    if number < self.slow_seeds or not slow[name]:
-                        yield name, arithmetic, FIRST_SEED + number
+        return [
+            self._job(name, arithmetic, self.first_seed + number)
+            for arithmetic in self.arithmetics
+            for number in range(self._seeds_in(arithmetic))
+            for name in self._attacks_in(arithmetic)
+            if number < self.slow_seeds or not slow[name]
+        ]
 
-    def path(self, directory: Path, attack: str, arithmetic: str, seed: int) -> Path:
-        """Where the case of this attack is kept."""
-        same = {"setting": asdict(self.setting), "policies": self.policies, "recipe": self.recipe}
-        decides = json.dumps({**same, "code": code_digest()}, sort_keys=True)
-        digest = hashlib.sha256(decides.encode()).hexdigest()[:12]
-        return directory / "cases" / f"{attack.replace(' ', '-')}-{arithmetic}-{seed}-{digest}.json"
+    def _attacks_in(self, arithmetic: str) -> tuple[str, ...]:
+        fewer = self.exact_attacks if arithmetic == "exact" else None
+        return self.attacks if fewer is None else tuple(name for name in self.attacks if name in fewer)
+
+    def _seeds_in(self, arithmetic: str) -> int:
+        fewer = self.exact_seeds if arithmetic == "exact" else None
+        return self.seeds if fewer is None else min(self.seeds, fewer)
+
+    def _job(self, attack: str, arithmetic: str, seed: int) -> Job:
+        return Job(
+            name=f"matrix {attack} {arithmetic} {seed}",
+            function=judge_case,
+            arguments={
+                "attack": attack,
+                "arithmetic": arithmetic,
+                "seed": seed,
+                "setting": asdict(self.setting),
+                "policies": list(self.policies),
+                "recipe": self.recipe,
+            },
+            group=f"matrix {self.recipe} {arithmetic} {seed}",
+        )
+
+
+_SUITES: dict[str, Suite] = {}
+"""Of this process: the suite of the last case, with the victim that it has trained."""
+
+
+def judge_case(
+    *,
+    attack: str,
+    arithmetic: str,
+    seed: int,
+    setting: Mapping[str, Any],
+    policies: Sequence[str],
+    recipe: str,
+) -> Any:
+    """One case, as JSON: see `study.cases.Case`."""
+    key = repr((arithmetic, seed, dict(setting), list(policies), recipe))
+    if key not in _SUITES:
+        for suite in _SUITES.values():
+            suite.close()
+        _SUITES.clear()
+        _SUITES[key] = Suite(load_recipe(recipe), Setting(**setting), tuple(policies))
+    return _SUITES[key].judge(load_attack(attack), seed=seed, exact=arithmetic == "exact").to_json()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +201,8 @@ class Matrix:
             Row(**{**row, "cells": {policy: Cell(**cell) for policy, cell in row["cells"].items()}})
             for row in value["rows"]
         )
-        made = Plan(**{**plan, **lists, "setting": Setting(**plan["setting"])})
+        exact = tuple(plan["exact_attacks"]) if plan["exact_attacks"] is not None else None
+        made = Plan(**{**plan, **lists, "setting": Setting(**plan["setting"]), "exact_attacks": exact})
         return cls(plan=made, rows=rows, failed=tuple(value["failed"]), seconds=value["seconds"])
 
 
@@ -201,86 +217,20 @@ def run_matrix(plan: Plan, directory: Path, *, jobs: int = 1, progress: Progress
 
     Raises:
         Error: An attack is not known.
-        StoreError: The directory cannot be written.
+        StoreError: The directory cannot be written, or a file in it is none of a study's.
     """
     began = time.monotonic()
-    shown = progress or (lambda what, done, total: None)
-    cases = list(plan.cases())
-    paths = [plan.path(directory, *case) for case in cases]
-    try:
-        (directory / "cases").mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(f"cannot be written: {e.strerror}", where=str(directory)) from e
-    failed: list[str] = []
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_end_with_parent) as pool:
-        waiting: set[Future[list[str]]] = {
-            pool.submit(_run_victim, plan, directory, arithmetic, seed, names)
-            for (arithmetic, seed), names in _by_victim(plan, directory, cases).items()
-        }
-        try:
-            while waiting:
-                done, waiting = wait(waiting, timeout=_POLL_SECONDS)
-                failed += [line for future in done for line in future.result()]
-                shown("judging attacks", sum(path.exists() for path in paths), len(paths))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    found = [_read(path) for path in paths if path.exists()]
-    rows = tuple(_rows(plan, found))
-    return Matrix(plan=plan, rows=rows, failed=tuple(failed), seconds=time.monotonic() - began)
+    done = run_jobs(plan.jobs(), directory, processes=jobs, progress=progress)
+    seconds = time.monotonic() - began
+    return tabled(plan, done.results, tuple(f"{n}: {said}" for n, said in done.failed.items()), seconds)
 
 
-def _by_victim(
-    plan: Plan, directory: Path, cases: Sequence[tuple[str, str, int]]
-) -> dict[tuple[str, int], list[str]]:
-    """What is not there yet, by victim."""
-    missing: dict[tuple[str, int], list[str]] = {}
-    for name, arithmetic, seed in cases:
-        if not plan.path(directory, name, arithmetic, seed).exists():
-            missing.setdefault((arithmetic, seed), []).append(name)
-    return missing
-
-
-def _end_with_parent() -> None:
-    """Ends this process of the pool once the one that started it is gone, however it went."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _run_victim(plan: Plan, directory: Path, arithmetic: str, seed: int, names: Sequence[str]) -> list[str]:
-    """Runs in a process of the pool: all attacks on one victim; returns what failed, a line each."""
-    torch.set_num_threads(1)
-    suite = Suite(load_recipe(plan.recipe), plan.setting, plan.policies)
-    failed = []
-    for name in names:
-        attack = load_attack(name)
-        try:
-            case = suite.judge(attack, seed=seed, exact=arithmetic == "exact")
-        except Error as e:
-            failed.append(f"{name}, {arithmetic}, seed {seed}: {e.diagnostics()}")
-            continue
-        except Exception as e:  # noqa: BLE001 - one attack, perhaps another package's, must not end the others
-            failed.append(f"{name}, {arithmetic}, seed {seed}: {type(e).__name__}: {e}")
-            continue
-        _write(plan.path(directory, name, arithmetic, seed), case)
-    return failed
-
-
-def _write(path: Path, case: Case) -> None:
-    staged = path.with_suffix(f".{os.getpid()}")
-    staged.write_text(json.dumps(case.to_json()), encoding="utf-8")
-    os.replace(staged, path)
-
-
-def _read(path: Path) -> Case:
-    return Case.from_json(json.loads(path.read_text(encoding="utf-8")))
+def tabled(
+    plan: Plan, results: Mapping[str, Any], failed: tuple[str, ...] = (), seconds: float = 0.0
+) -> Matrix:
+    """The table of those of a plan's cases that are among results, by the jobs' names."""
+    found = [Case.from_json(results[job.name]) for job in plan.jobs() if job.name in results]
+    return Matrix(plan=plan, rows=tuple(_rows(plan, found)), failed=failed, seconds=seconds)
 
 
 def _rows(plan: Plan, cases: Sequence[Case]) -> Iterator[Row]:

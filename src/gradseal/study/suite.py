@@ -3,7 +3,8 @@
 For one attack, arithmetic and seed:
 1. a victim trains and publishes a bundle, and a twin of his, independent, gives the distance d_ref;
 2. the attack writes a bundle, timed, its gradients counted;
-3. each policy verifies that bundle, with the attacker's key pinned as if he were the owner;
+3. each policy verifies that bundle, with the attacker's key pinned as if he were the owner; segments that no
+   policy replayed are replayed then;
 4. the released weights are compared with the stolen ones.
 
 Bundles are in memory, and replays in this process: all of it is written by code of this package. Policies
@@ -13,9 +14,9 @@ look at one bundle one after another, so a replay that one of them made is kept 
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,16 +31,18 @@ from gradseal.proof.note import SigningKey
 from gradseal.recipes.recipe import Recipe
 from gradseal.record.presented import State
 from gradseal.store.files import FsspecFiles
-from gradseal.study.cases import Case, Cost, judged
+from gradseal.study.cases import Case, Cost, Replays, judged
 from gradseal.study.columns import POLICIES, named
-from gradseal.verify.executors import Ready, Request
-from gradseal.verify.in_process import InProcess
-from gradseal.verify.outcomes import SegmentResult, Task
+from gradseal.study.remembering import Remembering
+from gradseal.verify.classical import Classical
 from gradseal.verify.policy import Policy
+from gradseal.verify.sampling import steps_per_epoch
 from gradseal.verify.verdict import Verdict
 from gradseal.verify.verifier import verify
 
 MAX_WEIGHTS_BYTES = 1 << 32
+EVERY_SEGMENT = replace(Policy.named("jia2021"), name="every segment", classical=Classical(top=0))
+"""Only so that all segments are replayed: its limits decide nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,12 @@ class Suite:
             self._victims[seed, exact] = self._victim(seed, exact)
         return self._victims[seed, exact]
 
+    def under(self, *, delta: float, tau: float) -> Suite:
+        """A judge of the same victims under other tolerances, which attacks that are granted them know."""
+        other = Suite(self.recipe, replace(self.setting, delta=delta, tau=tau), self.policies)
+        other._root, other._victims = self._root, self._victims
+        return other
+
     def close(self) -> None:
         """Frees the victims."""
         for victim in self._victims.values():
@@ -138,7 +147,28 @@ class Suite:
             claimed=self._cost(Meter(gradients=samples), 0.0),
             victim=victim.cost,
             judged=tuple(judged(verdict) for verdict in verdicts),
+            reference=victim.reference,
+            key=str(hand.signer.verification_key),
             notes=hand.meter.notes,
+            replays=self._replays(hand, executor, seed),
+        )
+
+    def _replays(self, hand: Hand, executor: Remembering, seed: int) -> Replays | None:
+        """All segments; most are known by then, and the classical protocol goes on whatever state zero is."""
+        verdict = self._verdict(hand, EVERY_SEGMENT, executor, seed)
+        results, updates = executor.results, {row.number: row.update for row in verdict.segments.rows}
+        count, request = verdict.segments.count, executor.request
+        if request is None or set(range(count)) != results.keys():
+            return None
+        if not all(i in updates or not results[i].equal for i in range(count)):
+            return None  # a run so long that not all of its updates are told
+        moved = [results[i].update.l2 if i not in updates else updates[i] for i in range(count)]
+        epoch = steps_per_epoch(request.manifest)
+        return Replays(
+            epochs=tuple(request.manifest.plan.steps_of(i).start // epoch for i in range(count)),
+            equal=tuple(results[i].equal for i in range(count)),
+            errors=tuple(_finite(results[i].error.l2) for i in range(count)),
+            updates=tuple(map(_finite, moved)),
         )
 
     def _verdict(self, hand: Hand, policy: Policy, executor: Remembering, seed: int) -> Verdict:
@@ -215,28 +245,9 @@ class Suite:
         return self.recipe.evaluate(model)
 
 
-class Remembering:
-    """An executor that replays each task once, whichever policy asks."""
-
-    def __init__(self) -> None:
-        self._inner = InProcess()
-        self._ready: Ready | None = None
-        self._known: dict[Task, SegmentResult] = {}
-
-    def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
-        """See `Executor`."""
-        new = [task for task in request.tasks if task not in self._known]
-        fresh = self._inner.run(replace(request, tasks=new))
-        for answer in fresh if new or self._ready is None else ():
-            if isinstance(answer, Ready):
-                self._ready = answer
-            else:
-                task = next(task for task in new if task.segment == answer.segment)
-                self._known[task] = answer
-        if self._ready is not None:
-            yield self._ready
-        for task in request.tasks:
-            yield self._known[task]
+def _finite(length: float | None) -> float:
+    """A length, infinite if it is no number."""
+    return length if length is not None and math.isfinite(length) else math.inf
 
 
 def released_weights(bundle: str) -> State:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from gradseal.verify.examination import Examination
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.segments import MAX_ROWS, Losses, SegmentRow, Segments
+from gradseal.verify.tolerance import Standing
 
 _ALWAYS = 200
 
@@ -55,13 +56,14 @@ def segments_of(examination: Examination) -> Segments:
     if log is None:
         return Segments()
     results = {result.segment: result for result in examination.results}
-    told = chosen(len(log.segments), examination.results)
+    judged = _judged(examination)
+    told = chosen(len(log.segments), judged)
     updates = lengths.updates if lengths else ()
     return Segments(
         count=len(log.segments),
         replayed=len(results),
         rows=tuple(_row(examination, number, results.get(number)) for number in told),
-        unequal_after=unequal_after(told, examination.results),
+        unequal_after=unequal_after(told, judged),
         losses=_losses(examination),
         path_length=_path(updates, len(log.segments)),
         distance=_known(examination.distance),
@@ -88,9 +90,17 @@ def unequal_after(told: Sequence[int], results: Sequence[SegmentResult]) -> tupl
     return tuple(counts) if any(counts) else ()
 
 
+def _judged(examination: Examination) -> list[SegmentResult]:
+    """The results, those within a tolerance or without evidence as if they were equal."""
+    tolerance = examination.tolerance
+    if tolerance is None:
+        return examination.results
+    return [replace(r, equal=tolerance.standing(r) is not Standing.BEYOND) for r in examination.results]
+
+
 def _row(examination: Examination, number: int, result: SegmentResult | None) -> SegmentRow:
     entry = examination.log.segments[number] if examination.log else None
-    curve, lengths = examination.curve, examination.lengths
+    curve, lengths, tolerance = examination.curve, examination.lengths, examination.tolerance
     return SegmentRow(
         number=number,
         first_step=entry.first_step if entry else 0,
@@ -102,6 +112,7 @@ def _row(examination: Examination, number: int, result: SegmentResult | None) ->
         replayed=result is not None,
         equal=result.equal if result else None,
         error=_known(result.error.l2) if result else None,
+        standing=tolerance.standing(result).value if tolerance and result else "",
         seconds=_known(result.seconds) if result else None,
     )
 

@@ -6,7 +6,9 @@ Sources: what shows each claim is stated in docs/guide/verify.md; the bound of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from math import ceil
 
 from gradseal.verify.evidence import (
     blind_graphs,
@@ -21,7 +23,9 @@ from gradseal.verify.examination import Examination
 from gradseal.verify.policy import Policy
 from gradseal.verify.precedence_claim import precedence_claim
 from gradseal.verify.protocol import classical_claims
-from gradseal.verify.statistics import forged_bound
+from gradseal.verify.sampling import Sample
+from gradseal.verify.statistics import forged_bound, length_bound
+from gradseal.verify.tolerance_claim import passed, tolerant_claim, tolerated
 from gradseal.verify.verdict import (
     CLAIM_OF,
     Check,
@@ -128,9 +132,9 @@ def _data(examination: Examination) -> Claim:
     log, contents = examination.log, examination.contents
     if not examination.data_checked or log is None or contents is None:
         return not_shown("the samples were not read")
-    replayed = _replayed_equal(examination)
+    replayed, tolerance = passed(examination), tolerated(examination)
     if not replayed:
-        return not_shown("no segment was replayed bit for bit")
+        return not_shown("no segment was replayed bit for bit" + (", or near enough" if tolerance else ""))
     if blind := blind_graphs(contents):
         sizes = ", ".join(map(str, blind))
         return not_shown(f"no gradient depends on the batch, in batches of {sizes}: any data would do")
@@ -142,43 +146,52 @@ def _data(examination: Examination) -> Claim:
     rest = [f"the replayed steps used {used} distinct samples of {log.manifest.data.samples}", *still]
     if unread := unread_fields(contents):
         rest.append(f"no gradient depends on these fields of a sample, nor the loss: {listed(unread)}")
+    if tolerance:
+        return tolerant_claim(examination, tolerance, before=(opened, order), after=rest, brief=True)
     if _all_replayed(examination):
         ground = f"{order}; all {len(replayed)} segments replay on it"
         return Claim(status=Status.SHOWN, evidence=(opened, ground, *rest))
     bound = _bound(examination)
-    if bound is None:
+    if not bound:
         said = f"{len(replayed)} segments replay on the committed samples; no bound on the others"
         return not_shown(said, order, *rest)
-    return Claim(status=Status.SUPPORTED, evidence=(opened, order, bound, *rest))
+    return Claim(status=Status.SUPPORTED, evidence=(opened, order, *bound, *rest))
 
 
 def _computation(examination: Examination) -> Claim:
-    if undecided := examination.undecided(Check.REPLAY, Check.ENVIRONMENT):
+    if undecided := examination.undecided(Check.REPLAY, Check.TOLERANCE, Check.ENVIRONMENT):
         return not_shown(*undecided)
-    replayed = len(_replayed_equal(examination))
+    replayed, tolerance = len(passed(examination)), tolerated(examination)
     if not replayed:
-        return not_shown("no segment was replayed")
+        return not_shown("no segment was replayed" + (" and near enough" if tolerance else ""))
     still, moved = _still(examination)
     if not moved:
         return not_shown(*still)
     weights, released = _released(examination)
+    if tolerance:
+        return tolerant_claim(examination, tolerance, after=(weights, *still), released=released)
+    return _computed(examination, replayed, (weights, *still), released=released)
+
+
+def _computed(examination: Examination, replayed: int, rest: tuple[str, ...], *, released: bool) -> Claim:
+    """Computation, by so many replays that gave the sealed bits."""
     if _all_replayed(examination):
         if not examination.weights_checked:
             said = f"all {replayed} sealed segments replay bit for bit, but the run is not closed"
-            return not_shown(said, *still)
+            return not_shown(said, *rest[1:])
         ground = f"all {replayed} segments replay bit for bit, back to state zero"
         status = Status.SHOWN if released else Status.NOT_SHOWN
-        return Claim(status=status, evidence=(ground, weights, *still))
+        return Claim(status=status, evidence=(ground, *rest))
     ground, bound = f"{replayed} segments replay bit for bit", _bound(examination)
-    if bound is None:
-        return not_shown(f"{ground}; no bound on the others", weights, *still)
+    if not bound:
+        return not_shown(f"{ground}; no bound on the others", *rest)
     status = Status.SUPPORTED if released else Status.NOT_SHOWN
-    return Claim(status=status, evidence=(ground, bound, weights, *still))
+    return Claim(status=status, evidence=(ground, *bound, *rest))
 
 
 def _still(examination: Examination) -> tuple[tuple[str, ...], bool]:
     """What to say of replayed segments that changed no parameter, and whether any other did."""
-    replayed = _replayed_equal(examination)
+    replayed = passed(examination)
     still = len(still_segments(examination.parameter_digests, replayed))
     if not still:
         return (), True
@@ -198,25 +211,45 @@ def _released(examination: Examination) -> tuple[str, bool]:
     return said + (f"; {all_ - some} are not released" if some < all_ else ""), True
 
 
-def _replayed_equal(examination: Examination) -> list[int]:
-    return [result.segment for result in examination.results if result.equal]
-
-
 def _all_replayed(examination: Examination) -> bool:
     equal = {r.segment for r in examination.results if r.equal}
     return examination.log is not None and equal == set(range(examination.log.manifest.plan.segments))
 
 
-def _bound(examination: Examination) -> str | None:
-    """What the uniform draws say of the segments that were not drawn for certain; None if nothing."""
-    sample = examination.sample
+def _bound(examination: Examination) -> tuple[str, ...]:
+    """What the draws say of the segments that are not replayed for certain, a line a bound; () if nothing."""
+    sample, policy = examination.sample, examination.policy
     if sample is None or not sample.uniform or not all(r.equal for r in examination.results):
-        return None
+        return ()
     if len(examination.results) < len(sample.segments):
-        return None
-    confidence = examination.policy.confidence
+        return ()
+    confidence = policy.bound_confidence
     most = forged_bound(sample.population, len(sample.uniform), confidence)
-    return (
-        f"{len(sample.uniform)} of {sample.population} other segments drawn uniformly: with {confidence:.0%} "
-        f"confidence at most {most} are forged"
+    uniform = (
+        f"{len(sample.uniform)} of {sample.population} other segments drawn uniformly: with "
+        f"{100 * confidence:.4g}% confidence at most {most} are forged"
     )
+    if policy.tolerated_length is None:
+        return (uniform,)
+    return uniform, _length_bound(examination, sample, most)
+
+
+def _length_bound(examination: Examination, sample: Sample, most: int) -> str:
+    """What the draws by length say of the rest, at most so many segments of which are forged."""
+    if sample.length is None:
+        return "no statement on their length: not all of it is known"
+    if not sample.weighted:
+        return "the others moved no parameter, so there is no length to draw by"
+    policy, updates = examination.policy, examination.lengths.updates if examination.lengths else ()
+    share = length_bound(len(sample.weighted), policy.bound_confidence)
+    said = (
+        f"{len(sample.weighted)} draws by length, of {len(set(sample.weighted))} segments: with "
+        f"{100 * policy.bound_confidence:.4g}% confidence at most {ceil(1000 * share) / 10:.1f}% of the "
+        f"others' length is forged; both hold with {100 * policy.confidence:.4g}%"
+    )
+    certain, way = set(sample.certain), examination.distance or 0.0
+    longest = max((updates[i] for i in range(len(updates)) if i not in certain), default=math.inf)
+    moved = min(share * sample.length, most * longest)
+    if not 0 < way < math.inf or not moved < math.inf:
+        return said
+    return f"{said}, and then what is forged moved the parameters by at most {moved / way:.2g} of ‖W_T − W_0‖"

@@ -2,7 +2,8 @@
 
 Only bit equality passes. In exact arithmetic a difference refutes, wherever the replay ran. In native
 arithmetic it refutes in the recorded environment; in another it may be noise, and leaves the claim undecided
-with the error that was measured. By a classical policy a replay counts by its distance instead: `nearness`.
+with the error that was measured, unless a calibration says how much noise there is: `tolerating`. By a
+classical policy a replay counts by its distance instead: `nearness`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gradseal.verify.nearness import judge_distance, near
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.policy import Policy
 from gradseal.verify.sampling import Sample
+from gradseal.verify.tolerating import begin_tolerance, judge_tolerance, tell_tolerance
 from gradseal.verify.verdict import Check, Finding, Result
 
 
@@ -74,7 +76,8 @@ def check_computation(
             if isinstance(answer, Ready):
                 examination.environment = answer.environment
                 _tell_environment(examination, recorded, answer.environment)
-            else:
+                begin_tolerance(examination, recorded, answer.environment)
+            elif isinstance(answer, SegmentResult):
                 _take(examination, answer, recorded)
                 shown("replaying segments", len(examination.results), len(request.tasks))
     _tell_replays(examination, request)
@@ -83,6 +86,8 @@ def check_computation(
 def _take(examination: Examination, answer: SegmentResult, recorded: Arithmetic) -> None:
     if examination.policy.classical:
         judge_distance(examination, answer, examination.policy.classical.limits)
+    elif examination.tolerance is not None:
+        judge_tolerance(examination, answer, examination.tolerance)
     else:
         sure = isinstance(recorded, Exact) or recorded == examination.environment
         _judge(examination, answer, sure=sure)
@@ -104,6 +109,7 @@ def _tell_replays(examination: Examination, request: Request) -> None:
         Result.HELD if equal == len(request.tasks) else Result.NOTED,
         f"{equal} of {len(request.tasks)} segments replayed bit for bit",
     )
+    tell_tolerance(examination, len(request.tasks))
 
 
 def _tell_environment(examination: Examination, recorded: Arithmetic, had: Environment) -> None:

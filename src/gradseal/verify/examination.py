@@ -18,6 +18,7 @@ from gradseal.verify.losses import LossCurve
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.policy import Policy
 from gradseal.verify.sampling import Sample
+from gradseal.verify.tolerance import Tolerance
 from gradseal.verify.verdict import Check, Finding, Result
 
 Progress = Callable[[str, int, int], None]
@@ -53,6 +54,7 @@ class Examination:
     initial_tested: InitialTested | None = None
     sample: Sample | None = None
     environment: Environment | None = None
+    tolerance: Tolerance | None = None
     results: list[SegmentResult] = field(default_factory=list)
     bytes_hashed: int = 0
     lengths: Lengths | None = None

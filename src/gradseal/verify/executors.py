@@ -16,8 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from typing import IO, Any, Protocol
 
@@ -29,6 +29,7 @@ from gradseal.program.seeds import Seeds
 from gradseal.proof.manifest import Manifest
 from gradseal.verify.distances import Distance, Distances
 from gradseal.verify.outcomes import SegmentResult, Task
+from gradseal.verify.symmetry import Probe, Probed, groups_to_json
 
 _MAX_LINE_BYTES = 1 << 20
 _PIPES_CLOSE_SECONDS = 5.0
@@ -52,6 +53,7 @@ class Request:
         step_timeout_seconds: How long a worker may go without a sign of life.
         memory_bytes: How much address space it may use.
         replay_timeout_seconds: How long the whole request may take, or None for no limit.
+        probe: Hidden units to try to permute, after the segments.
     """
 
     url: str
@@ -63,6 +65,7 @@ class Request:
     step_timeout_seconds: float
     memory_bytes: int
     replay_timeout_seconds: float | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +75,13 @@ class Ready:
     environment: Environment
 
 
-class Executor(Protocol):
-    """Runs a request, giving the worker's environment first, then a result for each segment."""
+Answer = Ready | SegmentResult | Probed
 
-    def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
+
+class Executor(Protocol):
+    """Runs a request: the worker's environment first, then a result for each segment, then for a probe."""
+
+    def run(self, request: Request) -> Iterator[Answer]:
         """Replays the request's segments in order.
 
         Raises:
@@ -88,70 +94,112 @@ class Executor(Protocol):
 class LocalProcess:
     """One worker process on this machine."""
 
-    def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
+    def run(self, request: Request) -> Iterator[Answer]:
         """See `Executor`."""
-        with tempfile.TemporaryFile() as stderr:
-            process = subprocess.Popen(
-                # -P keeps the working directory out of the import path.
-                [sys.executable, "-P", "-m", "gradseal.verify.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=_variables(request.arithmetic),
-            )
-            lines: queue.Queue[bytes] = queue.Queue()
-            # Both may wait for a worker that hangs, so neither is done by this thread.
-            threads = [
-                threading.Thread(target=_send, args=(process.stdin, request), daemon=True),
-                threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True),
-            ]
-            try:
-                for thread in threads:
-                    thread.start()
-                yield from _answers(process, request, lines, stderr)
-            finally:
-                process.kill()
-                process.wait()
-                for thread in threads:
-                    thread.join(_PIPES_CLOSE_SECONDS)
+        left = len(request.tasks) + (request.probe is not None)
+        if not left:
+            return
+        lines = converse(
+            "gradseal.verify.worker",
+            _message(request),
+            _variables(request.arithmetic),
+            step_timeout_seconds=request.step_timeout_seconds,
+            replay_timeout_seconds=request.replay_timeout_seconds,
+        )
+        with closing(lines):
+            for line in lines:
+                answer = _answer(line)
+                if isinstance(answer, Error):
+                    raise answer
+                if answer is not None:
+                    left -= not isinstance(answer, Ready)
+                    yield answer
+                if not left:
+                    return
+
+
+def converse(
+    module: str,
+    message: Mapping[str, Any],
+    variables: Mapping[str, str],
+    *,
+    step_timeout_seconds: float,
+    replay_timeout_seconds: float | None = None,
+) -> Generator[bytes, None, None]:
+    """Starts a worker, tells it what to do, and gives the lines that it answers; closing it ends the worker.
+
+    Args:
+        module: What the process runs.
+        message: The request, which it is sent as one line of JSON.
+        variables: All of its environment.
+        step_timeout_seconds: How long it may go without a line.
+        replay_timeout_seconds: How long it may take in all, or None for no limit.
+
+    Raises:
+        WorkerDied: It crashed, hung or was killed; whoever has all answers closes the generator before.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            # -P keeps the working directory out of the import path.
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=variables,
+        )
+        lines: queue.Queue[bytes] = queue.Queue()
+        # Both may wait for a worker that hangs, so neither is done by this thread.
+        threads = [
+            threading.Thread(target=_send, args=(process.stdin, message), daemon=True),
+            threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True),
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            while line := _next_line(lines, step_timeout_seconds, began, replay_timeout_seconds):
+                yield line
+            raise WorkerDied(_last_words(process, stderr), where="worker")
+        finally:
+            process.kill()
+            process.wait()
+            for thread in threads:
+                thread.join(_PIPES_CLOSE_SECONDS)
+
+
+def native_variables(environment: Environment) -> dict[str, str]:
+    """This process's environment variables, but those that decide bits are as `environment` says."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(NUMERICAL_PREFIXES)}
+    return {**inherited, **environment.process_variables()}
 
 
 def _variables(arithmetic: Arithmetic) -> dict[str, str]:
     if isinstance(arithmetic, Exact):
         return dict(os.environ)  # as the verifier has it: no setting changes a bit
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(NUMERICAL_PREFIXES)}
-    return {**inherited, **arithmetic.process_variables()}
+    return native_variables(arithmetic)
 
 
-def _answers(
-    process: subprocess.Popen[bytes], request: Request, lines: queue.Queue[bytes], stderr: IO[bytes]
-) -> Iterator[Ready | SegmentResult]:
-    left, began, total = len(request.tasks), time.monotonic(), request.replay_timeout_seconds
-    while left:
-        wait = request.step_timeout_seconds
-        if total is not None:
-            wait = min(wait, max(0.0, began + total - time.monotonic()))
-        try:
-            if not wait:
-                raise queue.Empty
-            line = lines.get(timeout=wait)
-        except queue.Empty as e:
-            if total is not None and time.monotonic() - began >= total:
-                raise WorkerDied(f"the replays took more than {total:g} s", where="worker") from e
-            raise WorkerDied(
-                f"no step was done within {request.step_timeout_seconds:g} s", where="worker"
-            ) from e
-        if not line:
-            raise WorkerDied(_last_words(process, stderr), where="worker")
-        answer = _answer(line)
-        if isinstance(answer, Error):
-            raise answer
-        if answer is not None:
-            left -= isinstance(answer, SegmentResult)
-            yield answer
+def _next_line(lines: queue.Queue[bytes], wait: float, began: float, total: float | None) -> bytes:
+    """What the worker says next; nothing once it has ended.
+
+    Args:
+        lines: What it has said.
+        wait: How many seconds it may be silent.
+        began: When it was started, by the monotonic clock.
+        total: How many seconds it may take in all, or None for no limit.
+    """
+    left = wait if total is None else min(wait, max(0.0, began + total - time.monotonic()))
+    try:
+        if not left:
+            raise queue.Empty
+        return lines.get(timeout=left)
+    except queue.Empty as e:
+        if total is not None and time.monotonic() - began >= total:
+            raise WorkerDied(f"the replays took more than {total:g} s", where="worker") from e
+        raise WorkerDied(f"no step was done within {wait:g} s", where="worker") from e
 
 
-def _answer(line: bytes) -> Ready | SegmentResult | Error | None:
+def _answer(line: bytes) -> Answer | Error | None:
     """What a line says; None for a mere sign of life.
 
     Raises:
@@ -165,13 +213,24 @@ def _answer(line: bytes) -> Ready | SegmentResult | Error | None:
             case "segment":
                 _check_seconds(answer["seconds"])
                 lists = {name: tuple(answer[name]) for name in ("differing", "moved", "independent")}
-                measured = {name: _distances(answer[name]) for name in ("error", "update")}
+                measured = {name: read_distances(answer[name]) for name in ("error", "update")}
                 return SegmentResult(**{**answer, **lists, **measured})
+            case "probe":
+                return Probed(valid=_numbers(answer["valid"]))
             case "error":
-                return _error(answer)
+                return read_error(answer)
     except (AttributeError, LookupError, TypeError, ValueError) as e:
         raise WorkerDied(f"its answer cannot be read: {line[:80]!r}", where="worker") from e
     return None
+
+
+def _numbers(said: object) -> tuple[int, ...]:
+    """Ascending numbers of groups."""
+    if not isinstance(said, list) or not all(type(number) is int and number >= 0 for number in said):
+        raise ValueError("not numbers")
+    if said != sorted(set(said)):
+        raise ValueError("numbers that do not ascend")
+    return tuple(said)
 
 
 def _check_seconds(seconds: object) -> None:
@@ -179,8 +238,12 @@ def _check_seconds(seconds: object) -> None:
         raise ValueError("not a duration")
 
 
-def _distances(said: object) -> Distances:
-    """Four numbers, none below 0; JSON's NaN and Infinity are among those that a worker says."""
+def read_distances(said: object) -> Distances:
+    """Four numbers, none below 0; JSON's NaN and Infinity are among those that a worker says.
+
+    Raises:
+        ValueError: They are not that.
+    """
     if not isinstance(said, dict) or said.keys() != set(Distance):
         raise ValueError("not the four distances")
     if any(not isinstance(value, float) or value < 0 for value in said.values()):
@@ -188,9 +251,9 @@ def _distances(said: object) -> Distances:
     return Distances(**said)
 
 
-def _send(pipe: IO[bytes], request: Request) -> None:
+def _message(request: Request) -> dict[str, Any]:
     tasks = [{f.name: _plain(getattr(task, f.name)) for f in fields(task)} for task in request.tasks]
-    message = {
+    message: dict[str, Any] = {
         "url": request.url,
         "manifest": request.manifest.encode().hex(),
         "programs": [[first, digest.hex()] for first, digest in request.programs],
@@ -198,6 +261,13 @@ def _send(pipe: IO[bytes], request: Request) -> None:
         "tasks": tasks,
         "memory_bytes": request.memory_bytes,
     }
+    if request.probe is not None:
+        probe = request.probe
+        message["probe"] = {"state": probe.state.hex(), "groups": groups_to_json(probe.groups)}
+    return message
+
+
+def _send(pipe: IO[bytes], message: Mapping[str, Any]) -> None:
     # A worker that ended has said why, or its silence tells.
     with suppress(OSError), pipe:
         pipe.write(json.dumps(message).encode() + b"\n")
@@ -221,7 +291,8 @@ def _last_words(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
     return f"ended with status {code}" + (f": {lines[-1][:200]}" if lines else "")
 
 
-def _error(answer: dict[str, Any]) -> Error:
+def read_error(answer: dict[str, Any]) -> Error:
+    """The error that a worker says it ended by; raises LookupError where it says none."""
     kind = getattr(errors, str(answer["error"]), ReplayError)
     kind = kind if isinstance(kind, type) and issubclass(kind, Error) else ReplayError
     return kind(str(answer["message"]), where=str(answer["where"]))

@@ -15,8 +15,8 @@ from gradseal.program.exact.fitness import prove
 from gradseal.program.native import current_environment
 from gradseal.store.files import FsspecFiles
 from gradseal.verify.contents import read_contents
-from gradseal.verify.executors import Ready, Request
-from gradseal.verify.outcomes import SegmentResult
+from gradseal.verify.executors import Answer, Ready, Request
+from gradseal.verify.probing import probe_groups
 from gradseal.verify.replay import Replayer
 
 
@@ -30,7 +30,7 @@ class InProcess:
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = device or torch.device("cpu")
 
-    def run(self, request: Request) -> Iterator[Ready | SegmentResult]:
+    def run(self, request: Request) -> Iterator[Answer]:
         """See `Executor`."""
         files = FsspecFiles(request.url)
         contents = read_contents(files, request.manifest, request.programs)
@@ -42,3 +42,13 @@ class InProcess:
         )
         for task in request.tasks:
             yield replayer.replay(task)
+        if request.probe is not None:
+            yield probe_groups(
+                files,
+                request.manifest,
+                contents,
+                request.seeds,
+                request.probe,
+                device=self._device,
+                alive=lambda: None,
+            )

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gradseal.errors import Error
+from gradseal.verify.calibration import Calibration
 from gradseal.verify.classical import (
     DELTA,
     LEARNING_RATES,
@@ -24,6 +25,7 @@ from gradseal.verify.classical import (
     Selection,
 )
 from gradseal.verify.distances import Distance
+from gradseal.verify.statistics import split_confidence
 
 GROUP = "gradseal.policies"
 """The group of entry points by which other packages offer policies."""
@@ -54,8 +56,12 @@ class Policy:
         name: Its name in reports.
         replay: Which segments are replayed.
         require: For each claim demanded, the least status that is enough: `shown` or `supported`.
-        confidence: Of the bound that a sample gives.
-        tolerated_fraction: The share of forged segments that a sample is to rule out.
+        confidence: Of what a sample bounds; where it bounds both, the error is split evenly between them.
+        tolerated_fraction: The share of forged segments that a sample is to rule out, of those that are not
+            replayed for certain.
+        tolerated_length: The share of their length, the sum of how far each moved the parameters, that draws
+            in proportion to length are to rule out; None for no such draws.
+        longest: How many of the longest updates are always replayed.
         dependence: Which of the replayed segments of a run with a beacon's seeds are replayed once more
             under another seed, to see that they depend on it: the first and the last, a uniform sample
             besides, or all.
@@ -76,6 +82,8 @@ class Policy:
         replay_timeout_seconds: How long all replays together may take, or None for no limit.
         memory_bytes: How much address space a worker may use.
         max_threads: The most threads that a bundle may ask a worker to use.
+        calibration: Judges native replays outside the recorded environment; without one, only bits count.
+        tau_cap: The largest tolerance that a calibration may bring, as a share of the update.
         classical: Judge as the classical protocol does, or a repair of it: by distances. Then `replay`,
             `dependence` and what follows to `graph_share` are without effect, but for `confidence`.
     """
@@ -85,6 +93,8 @@ class Policy:
     require: Mapping[str, str] = field(default_factory=dict)
     confidence: float = 0.95
     tolerated_fraction: float = 0.05
+    tolerated_length: float | None = None
+    longest: int = 0
     dependence: Replay = Replay.ALL
     seed_floor: float = 0.01
     gap_share: float = 0.25
@@ -96,6 +106,8 @@ class Policy:
     replay_timeout_seconds: float | None = None
     memory_bytes: int = 16 << 30
     max_threads: int = 64
+    calibration: Calibration | None = None
+    tau_cap: float = 0.1
     classical: Classical | None = None
 
     @classmethod
@@ -144,6 +156,14 @@ class Policy:
             )
         return self.classical
 
+    @property
+    def bound_confidence(self) -> float:
+        """The confidence of each bound that a sample gives.
+
+        Whether a bundle's lengths are known is no matter: one that hides them is not drawn from less.
+        """
+        return split_confidence(self.confidence, 1 if self.tolerated_length is None else 2)
+
     def requiring(self, claims: Mapping[str, str]) -> Policy:
         """The same policy with other demands."""
         return replace(self, require=MappingProxyType(dict(claims)))
@@ -168,6 +188,7 @@ class Policy:
             "replay": self.replay.value,
             "dependence": self.dependence.value,
             "require": dict(self.require),
+            "calibration": self.calibration.to_json() if self.calibration else None,
             "classical": self.classical.to_json() if self.classical else None,
         }
 
@@ -196,7 +217,13 @@ _JIA2021 = (
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
         "quick": Policy(name="quick", replay=Replay.ENDS, require=MappingProxyType(_QUICK)),
-        "standard": Policy(name="standard", replay=Replay.SAMPLE, require=MappingProxyType(_STANDARD)),
+        "standard": Policy(
+            name="standard",
+            replay=Replay.SAMPLE,
+            require=MappingProxyType(_STANDARD),
+            tolerated_length=0.1,
+            longest=10,
+        ),
         "full": Policy(name="full", replay=Replay.ALL, require=MappingProxyType(_FULL)),
         **{policy.name: policy for policy in _JIA2021},
     }

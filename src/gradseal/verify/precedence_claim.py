@@ -13,6 +13,13 @@ from gradseal.verify.statistics import forged_bound
 from gradseal.verify.times import not_before, utc
 from gradseal.verify.verdict import Check, Claim, Status, not_shown
 
+NO_CLOSE = "the run is not closed, or nothing that is pinned says by when it was"
+MANIFEST_LATE = (
+    "the manifest is not shown to be from before slot 0's round, so the run may follow from a choice"
+)
+BARE = "segments have no anchor that counts"
+"""What precedence may lack, as a claim says it: those who study it without a part need to know."""
+
 
 def precedence_claim(examination: Examination) -> Claim:
     """When the run was made, by what the examination found."""
@@ -83,18 +90,16 @@ def _lacking(examination: Examination, own: Chronology, close: float | None) -> 
     if not any(own.pinned):
         lacking.append("no chain of the plan's is pinned: the seeds may have been known at any time")
     if close is None:
-        lacking.append("the run is not closed, or nothing that is pinned says by when it was")
+        lacking.append(NO_CLOSE)
     if not own.manifest_in_time:
-        lacking.append(
-            "the manifest is not shown to be from before slot 0's round, so the run may follow from a choice"
-        )
+        lacking.append(MANIFEST_LATE)
     if own.impossible:
         lacking.append(
             f"{len(own.impossible)} slots were drawn from before their rounds were due, if anchors are right"
         )
     bare = sum(own.bounds[place] is None for place in own.places)
     if bare:
-        lacking.append(f"{bare} of {len(own.places)} segments have no anchor that counts")
+        lacking.append(f"{bare} of {len(own.places)} {BARE}")
     late = sum(not own.in_time(amendment) for amendment in own.amendments)
     if late:
         lacking.append(f"{late} amendments were not anchored before the slot from which they are in force")
@@ -124,7 +129,7 @@ def _lacking_in_replays(examination: Examination, own: Chronology) -> list[str]:
     wrong = sum(not result.equal for result in examination.results)
     if wrong:
         lacking.append(
-            f"{wrong} segments are not what the program makes, so nothing says when they were made"
+            f"{wrong} segments have other bits than their replays, so nothing says when they were made"
         )
     if not own.dependent | own.independent | own.still:
         lacking.append(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,10 @@ from gradseal.verify.distances import Distances, cosine
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.samples import SampleReader
 
+State = dict[str, torch.Tensor]
+Transform = Callable[[list[torch.Tensor], int], list[torch.Tensor]]
+"""From a batch's leaves and its number in the run to the leaves that are taken in their place."""
+
 
 class Replayer:
     """Replays segments of one bundle.
@@ -46,6 +50,7 @@ class Replayer:
         seeds: The run's.
         device: Where to compute.
         alive: Called after each step.
+        transform: Of each batch, to see what comes of another; a verifier has none.
 
     Raises:
         CorruptBlob, MissingFile, MalformedBundle: Data or a constant is not what it was, or not there.
@@ -60,6 +65,7 @@ class Replayer:
         *,
         device: torch.device,
         alive: Callable[[], None],
+        transform: Transform | None = None,
     ) -> None:
         self._files = files
         self._manifest = manifest
@@ -67,6 +73,7 @@ class Replayer:
         self._schema = contents.schema
         self._device = device
         self._alive = alive
+        self._transform = transform
         self._seeds = seeds
         self._order = order_of(manifest, seeds)
         self._data = SampleReader(files, manifest.data, contents.schema)
@@ -83,7 +90,7 @@ class Replayer:
             )
             for own in contents.each
         ]
-        self._state: dict[str, torch.Tensor] = {}
+        self._state: State = {}
         self._state_seal = b""
 
     def replay(self, task: Task) -> SegmentResult:
@@ -94,16 +101,11 @@ class Replayer:
             CorruptBlob, MissingFile, MalformedBundle: A state, sample or loss is altered, or not there.
         """
         if self._state_seal != task.start:
-            self._state = self._read_state(task.start)
+            self._state = self.read_state(task.start)
         self._state_seal = b""
-        steps = self._manifest.plan.steps_of(task.segment)
         diverted = self._diverted(task) if task.other_seed else None
-        losses = self._run(task.segment, self._state, self._seeds, self._order)
-        differing = self._differing_losses(task, losses, steps)
-        sealed = check_opening(self._files, self._manifest, task.end, len(self._layout))
-        for spec, expected in zip(self._layout, sealed, strict=True):
-            if digest(self._state[spec.name]) != expected:
-                differing.append(spec.name)
+        losses = list(self.advance(task.segment, self._state))
+        differing = self.differing(task, self._state, losses)
         if not differing:
             self._state_seal = task.end
             if diverted is None:
@@ -114,15 +116,50 @@ class Replayer:
             segment=task.segment, equal=False, differing=tuple(differing[:8]), error=error, update=update
         )
 
-    def _run(self, segment: int, state: dict[str, torch.Tensor], seeds: Seeds, order: Order) -> list[float]:
-        """Moves `state` on by a segment; returns its steps' losses."""
-        stepper = replace(self._steppers[bisect_right(self._begins, segment) - 1], seeds=seeds)
-        losses = []
+    @property
+    def segments(self) -> int:
+        """How many segments the plan has."""
+        return self._manifest.plan.segments
+
+    def steps(self, segment: int) -> int:
+        """How many steps a segment has."""
+        return len(self._manifest.plan.steps_of(segment))
+
+    def advance(self, segment: int, state: State, order: Order | None = None) -> Iterator[float]:
+        """Moves `state` on by a segment, in place and step by step.
+
+        Args:
+            segment: Its number.
+            state: Where it begins; after each loss that is given, where that step ended.
+            order: Of the samples, with the seeds of the steps; by default the run's.
+
+        Raises:
+            ReplayError: An operator refused its arguments.
+            CorruptBlob, MissingFile: A sample is altered, or not there.
+        """
+        order = order or self._order
+        stepper = replace(self._steppers[bisect_right(self._begins, segment) - 1], seeds=order.seeds)
         for step in self._manifest.plan.steps_of(segment):
             batches = [self._batch(order, number) for number in self._manifest.plan.batches_of(step)]
-            losses.append(float(stepper.take(state, batches, step=step)))
+            loss = float(stepper.take(state, batches, step=step))
             self._alive()
-        return losses
+            yield loss
+
+    def differing(self, task: Task, state: State, losses: Sequence[float]) -> list[str]:
+        """What of a segment has not the sealed bits: names of losses, a few at most, and of tensors.
+
+        Args:
+            task: The segment.
+            state: Where its replay ended.
+            losses: Its steps'.
+
+        Raises:
+            CorruptBlob, MissingFile, MalformedBundle: What is sealed is altered, or not there.
+        """
+        differing = self._differing_losses(task, losses, self._manifest.plan.steps_of(task.segment))
+        sealed = check_opening(self._files, self._manifest, task.end, len(self._layout))
+        pairs = zip(self._layout, sealed, strict=True)
+        return differing + [spec.name for spec, expected in pairs if digest(state[spec.name]) != expected]
 
     def _diverted(self, task: Task) -> Order:
         """The order under the other seed, from before the segment is run: the two share most then."""
@@ -139,9 +176,10 @@ class Replayer:
             Of `SegmentResult`: which tensors moved, which of them end within the floor of where they end with
             the segment's own seed, and the least of all shares, with its tensor's name.
         """
-        before = self._read_state(task.start)
+        before = self.read_state(task.start)
         state = {name: tensor.clone() for name, tensor in before.items()}
-        self._run(task.segment, state, order.seeds, order)
+        for _ in self.advance(task.segment, state, order):
+            pass
         names = {i: self._layout[i].name for i in self._floating}
         moved = [i for i, name in names.items() if not same_bits(before[name], self._state[name])]
         shares = {i: self._share(before, state, names[i]) for i in moved}
@@ -153,14 +191,14 @@ class Replayer:
             "least_dependent": "" if least is None else names[least],
         }
 
-    def _share(self, before: dict[str, torch.Tensor], other: dict[str, torch.Tensor], name: str) -> float:
+    def _share(self, before: State, other: State, name: str) -> float:
         """How far a tensor ends away under the other seed, as a share of its update; 0 for no number."""
         away, update = _distance(other, self._state, [name]), _distance(before, self._state, [name])
         return away / update if math.isfinite(away) and 0 < update < math.inf else 0.0
 
     def _batch(self, order: Order, number: int) -> list[torch.Tensor]:
-        samples = self._data.samples(order.indices(number))
-        return collate(self._schema, samples, self._device)
+        leaves = collate(self._schema, self._data.samples(order.indices(number)), self._device)
+        return self._transform(leaves, number) if self._transform else leaves
 
     def _differing_losses(self, task: Task, losses: Sequence[float], steps: range) -> list[str]:
         where = f"losses of segment {task.segment}"
@@ -170,8 +208,8 @@ class Replayer:
 
     def _measure(self, task: Task) -> tuple[Distances, Distances]:
         """The distances of the replayed parameters to the sealed ones, and of the sealed update."""
-        before, after = self._read_state(task.start), self._read_state(task.end)
-        names = self._parameters
+        before, after = self.read_state(task.start), self.read_state(task.end)
+        names = self.parameters
         return distances(self._state, after, names), distances(before, after, names)
 
     @property
@@ -184,10 +222,16 @@ class Replayer:
         ]
 
     @property
-    def _parameters(self) -> list[str]:
+    def parameters(self) -> list[str]:
+        """The names in the state of the parameters, in the layout's order."""
         return [s.name for s in self._layout if s.name.startswith("parameters/")]
 
-    def _read_state(self, seal: bytes) -> dict[str, torch.Tensor]:
+    def read_state(self, seal: bytes) -> State:
+        """The sealed state, every tensor of which has its digest.
+
+        Raises:
+            CorruptBlob, MissingFile: It is altered, or not there.
+        """
         digests = check_opening(self._files, self._manifest, seal, len(self._layout))
         return {
             spec.name: self._tensor(read_blob(self._files, wanted, spec.size_bytes), spec)
@@ -210,7 +254,7 @@ class Replayer:
         return from_bytes(data, spec.dtype, spec.shape, self._device, where=spec.name)
 
 
-def distances(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Sequence[str]) -> Distances:
+def distances(a: State, b: State, names: Sequence[str]) -> Distances:
     """All distances between the tensors of these names, each set taken as one vector, in float64."""
     l1 = square = first = second = 0.0
     largest = [0.0]
@@ -231,7 +275,7 @@ def distances(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Seq
     )
 
 
-def _distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: Sequence[str]) -> float:
+def _distance(a: State, b: State, names: Sequence[str]) -> float:
     """The Euclidean distance, whose squares neither overflow nor vanish."""
     differences = [(a[n].double() - b[n].double()).abs() for n in names if a[n].numel()]
     largest = max((float(d.max()) for d in differences), default=0.0)

@@ -1,21 +1,31 @@
-"""Which segments are replayed: always the first and the last, and others by the verifier's own randomness.
+"""Which segments are replayed: always the ends and the longest, and others by the verifier's own randomness.
 
-By a classical policy it is the largest updates of each epoch, or as many segments drawn uniformly. The draw
-is made after the verifier has fixed the checkpoint, and is bound to it; a retry uses the same draw, so that
-an owner gains nothing from making a verification fail.
+Of the rest, some are drawn uniformly, and some in proportion to the length of their update, independently; a
+segment that is drawn twice is replayed once. A length that is not known counts as the longest, and where the
+rest has one, nothing is drawn by length. By a classical policy it is the largest updates of each epoch, or as
+many segments drawn uniformly. The draw is made after the verifier has fixed the checkpoint, and is bound to
+it; a retry uses the same draw, so that an owner gains nothing from making a verification fail.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from gradseal.proof.manifest import Manifest
 from gradseal.verify.classical import Classical, Selection
 from gradseal.verify.policy import Policy, Replay
-from gradseal.verify.statistics import draws_needed
+from gradseal.verify.statistics import draws_needed, length_draws_needed
+
+_LENGTH_BITS = 62
+"""A length counts in units of the longest one's 2^-62: of N segments, a share of N 2^-62 is lost at most."""
+
+MOST_LENGTH_DRAWS = 1 << 16
+"""A policy whose tolerated share of the length takes more draws replays all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +35,9 @@ class Sample:
     Args:
         certain: Replayed whatever the draw.
         uniform: Drawn uniformly, without replacement, from the others.
-        population: How many others there are.
+        population: How many others there are: the rest.
+        weighted: Drawn from the rest in proportion to length, with replacement, in the order of the draws.
+        length: The length of the rest; None if it is not known, or not asked for.
         diverted: Those that are replayed under another seed too.
         other_seed: That seed.
     """
@@ -33,13 +45,15 @@ class Sample:
     certain: tuple[int, ...]
     uniform: tuple[int, ...]
     population: int
+    weighted: tuple[int, ...] = ()
+    length: float | None = None
     diverted: frozenset[int] = frozenset()
     other_seed: bytes = b""
 
     @property
     def segments(self) -> list[int]:
-        """All of them, in order."""
-        return sorted((*self.certain, *self.uniform))
+        """All of them, each once, in order."""
+        return sorted({*self.certain, *self.uniform, *self.weighted})
 
 
 def draw_sample(
@@ -48,6 +62,7 @@ def draw_sample(
     draw: bytes,
     root: bytes,
     *,
+    lengths: Sequence[float] = (),
     always: Iterable[int] = (),
     slots: bool = False,
     last: int | None = None,
@@ -59,28 +74,91 @@ def draw_sample(
         segments: How many the bundle has.
         draw: The verifier's randomness.
         root: The root of the checkpoint that is verified.
-        always: Segments that are replayed whatever the draw, besides the first and the last.
+        lengths: How far each segment moved the parameters; what is missing, or no number, is not known.
+        always: Segments that are replayed whatever the draw, besides the first, the last and the longest.
         slots: Whether seeds are a beacon's, so that it says something of time when a result depends on them.
         last: The last segment that moved the weights, which counts among the last ones.
     """
+    known = [*lengths[:segments], *(math.nan for _ in range(segments - len(lengths)))]
     ends = {0, segments - 1, segments - 1 if last is None else last} if segments else set()
-    certain = set(range(segments))
-    if policy.replay is not Replay.ALL:
-        certain = ends | {i for i in always if i < segments}
-    ranked, wanted = _drawn(policy, set(range(segments)) - certain, draw + root)
-    if policy.replay is Replay.ENDS:
-        wanted = 0
-    sample = Sample(
-        certain=tuple(sorted(certain)), uniform=tuple(sorted(ranked[:wanted])), population=len(ranked)
-    )
+    certain = ends | {i for i in always if i < segments}
+    if policy.replay is Replay.ALL:
+        certain = set(range(segments))
+    elif policy.replay is Replay.SAMPLE:
+        certain |= set(sorted(range(segments), key=_largest_first(known))[: max(0, policy.longest)])
+    sample = _sampled(policy, certain, known, draw + root)
     if not slots:
         return sample
     diverted = set(sample.segments)
     if policy.dependence is not Replay.ALL:
-        others, some = _drawn(policy, diverted - ends, b"dependence" + draw + root)
+        # Not of those drawn by length: what others show of the rest would be of the long ones.
+        others, some = _drawn(policy, {*sample.certain, *sample.uniform} - ends, b"dependence" + draw + root)
         diverted = ends | set(others[:some] if policy.dependence is Replay.SAMPLE else ())
     other_seed = hashlib.sha256(b"other seed" + draw + root).digest()
     return replace(sample, diverted=frozenset(diverted), other_seed=other_seed)
+
+
+def _sampled(policy: Policy, certain: set[int], lengths: Sequence[float], key: bytes) -> Sample:
+    """The certain segments, and what is drawn of the rest."""
+    rest = sorted(set(range(len(lengths))) - certain)
+    by_length = _length_draws(policy)
+    if by_length is None:
+        return Sample(certain=tuple(range(len(lengths))), uniform=(), population=0)
+    ranked, wanted = _drawn(policy, rest, key)
+    if policy.replay is Replay.ENDS:
+        wanted = 0
+    sample = Sample(
+        certain=tuple(sorted(certain)), uniform=tuple(sorted(ranked[:wanted])), population=len(rest)
+    )
+    if not by_length or not all(math.isfinite(lengths[i]) for i in rest):
+        return sample
+    weighted = draw_by_length([lengths[i] for i in rest], by_length, key)
+    return replace(
+        sample, weighted=tuple(rest[place] for place in weighted), length=_sum([lengths[i] for i in rest])
+    )
+
+
+def _length_draws(policy: Policy) -> int | None:
+    """How many draws by length the policy makes; None if so many that it replays all instead."""
+    if policy.replay is not Replay.SAMPLE or policy.tolerated_length is None:
+        return 0
+    if not policy.tolerated_length > 0:
+        return None
+    needed = length_draws_needed(policy.tolerated_length, policy.bound_confidence)
+    return needed if needed <= MOST_LENGTH_DRAWS else None
+
+
+def draw_by_length(lengths: Sequence[float], draws: int, key: bytes) -> list[int]:
+    """Draws in proportion to length, with replacement: the places drawn, in order.
+
+    Args:
+        lengths: Of each segment, all finite and none negative.
+        draws: How many.
+        key: All that decides them.
+
+    Returns:
+        Nothing, if all lengths are zero. A length below 2^-62 of the longest one is never drawn.
+    """
+    longest = max(lengths, default=0.0)
+    if not longest > 0:
+        return []
+    ends = list(accumulate(int(math.ldexp(length / longest, _LENGTH_BITS)) for length in lengths))
+    return [
+        bisect_right(ends, _uniform(b"by length" + key + i.to_bytes(8, "big"), ends[-1]))
+        for i in range(draws)
+    ]
+
+
+def _uniform(key: bytes, below: int) -> int:
+    """A whole number from 0, uniform but for one part in 2^256 / below."""
+    return int.from_bytes(hashlib.sha256(key).digest(), "big") * below >> 256
+
+
+def _sum(lengths: Sequence[float]) -> float:
+    try:
+        return math.fsum(lengths)
+    except OverflowError:  # of finite lengths, but only in float64
+        return math.inf
 
 
 def draw_classical(
@@ -123,10 +201,10 @@ def _largest_first(updates: Sequence[float]) -> Callable[[int], tuple[float, int
     return lambda i: (-updates[i] if math.isfinite(updates[i]) else -math.inf, i)
 
 
-def _drawn(policy: Policy, others: set[int], key: bytes) -> tuple[list[int], int]:
+def _drawn(policy: Policy, others: Iterable[int], key: bytes) -> tuple[list[int], int]:
     """These segments in a random order, and how many of them the policy's confidence needs."""
     ranked = _shuffled(others, key)
-    return ranked, draws_needed(len(ranked), policy.tolerated_fraction, policy.confidence)
+    return ranked, draws_needed(len(ranked), policy.tolerated_fraction, policy.bound_confidence)
 
 
 def _shuffled(segments: Iterable[int], key: bytes) -> list[int]:

@@ -27,6 +27,7 @@ class SegmentRow:
         replayed: Whether it was replayed.
         equal: Whether the replay gave the sealed bits; None if it was not replayed.
         error: How far the replay ended from the sealed parameters, by the l2 norm.
+        standing: By a tolerance: equal, within, no evidence, or beyond; empty where only bits count.
         seconds: How long the replay took.
     """
 
@@ -40,7 +41,15 @@ class SegmentRow:
     replayed: bool = False
     equal: bool | None = None
     error: float | None = None
+    standing: str = ""
     seconds: float | None = None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the replay passed; None if there was none, or if it is no evidence."""
+        if self.equal is None or self.standing == "no evidence":
+            return None
+        return self.equal or self.standing == "within"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +77,8 @@ class Segments:
         count: How many are sealed.
         replayed: How many were replayed.
         rows: Those told, in order: all of them, or `MAX_ROWS` at most.
-        unequal_after: For each row, how many segments before the next row replayed to other bits, and are not
-            told; empty if there is none at all.
+        unequal_after: For each row, how many segments before the next row replayed to other bits, beyond a
+            tolerance if there is one, and are not told; empty if there is none at all.
         losses: The curve of losses.
         path_length: The sum of the updates' lengths.
         distance: ‖W_T − W_0‖.

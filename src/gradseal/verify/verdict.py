@@ -77,8 +77,10 @@ class Check(StrEnum):
     FREE_BYTES = "free bytes"
     DISTRIBUTION = "distribution"
     HYPERPARAMETERS = "hyperparameters"
+    PULL = "pull"
     ENVIRONMENT = "environment"
     REPLAY = "replay"
+    TOLERANCE = "tolerance"
     DISTANCE = "distance"
     DEPENDENCE = "dependence"
 
@@ -103,8 +105,10 @@ CLAIM_OF: Mapping[Check, ClaimName] = {
     Check.FREE_BYTES: ClaimName.INITIALISATION,
     Check.DISTRIBUTION: ClaimName.INITIALISATION,
     Check.HYPERPARAMETERS: ClaimName.COMPUTATION,
+    Check.PULL: ClaimName.INITIALISATION,
     Check.ENVIRONMENT: ClaimName.COMPUTATION,
     Check.REPLAY: ClaimName.COMPUTATION,
+    Check.TOLERANCE: ClaimName.COMPUTATION,
     Check.DISTANCE: ClaimName.COMPUTATION,
     Check.DEPENDENCE: ClaimName.PRECEDENCE,
 }
@@ -200,6 +204,8 @@ class Verdict:
         segments: Its segments one by one: losses, updates, replays.
         windows: When each part of the run was made, as far as it is known.
         trust: What the verifier pinned: keys, witnesses, authorities, chains, as JSON values.
+        tolerance: By which calibrated tolerance replays were judged, and what came of it, as JSON values;
+            empty where only bits counted.
     """
 
     outcome: Outcome
@@ -213,6 +219,7 @@ class Verdict:
     segments: Segments = field(default_factory=Segments)
     windows: Windows = field(default_factory=Windows)
     trust: Mapping[str, Any] = field(default_factory=dict)
+    tolerance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """One object for `verify --json`."""
@@ -226,6 +233,7 @@ class Verdict:
             "draw": self.draw,
             "record": dict(self.record),
             "trust": dict(self.trust),
+            "tolerance": dict(self.tolerance),
             "segments": self.segments.to_json(),
             "windows": self.windows.to_json(),
         }

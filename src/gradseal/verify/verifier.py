@@ -4,6 +4,7 @@
 2. Integrity: signature, tree, entries, contents, every state, the released weights.
 3. Precedence: slots' signatures, anchored checkpoints, windows, gaps; by what the verifier pinned.
 4. Initialisation: state zero recomputed, free bytes counted.
+   Where weights are given that the run may have been pulled to, a permutation test, which decides nothing.
 5. Draw the segments to replay.
 6. Replay them, in a child process in the recorded environment; and once more under another seed.
 7. Say what a sample is worth.
@@ -42,7 +43,9 @@ from gradseal.verify.integrity import check_integrity, check_released
 from gradseal.verify.policy import Policy
 from gradseal.verify.precedence import check_precedence, note_dependence
 from gradseal.verify.protocol import prepare_classical
+from gradseal.verify.pull import check_pull
 from gradseal.verify.sampling import Sample, draw_sample
+from gradseal.verify.tolerance_claim import tolerance_of
 from gradseal.verify.verdict import Cost, Verdict
 
 
@@ -53,6 +56,7 @@ def verify(
     keys: Sequence[VerificationKey] = (),
     trust: Trust | None = None,
     weights: str | Path | None = None,
+    pulled_to: str | Path | None = None,
     draw: bytes | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -67,6 +71,7 @@ def verify(
         trust: What else the verifier pins: witnesses, time-stamp authorities, beacon chains, and owners' keys
             too; see `precede.trust`. Without it, nothing says when the run was made.
         weights: A safetensors file that is to hold the released weights.
+        pulled_to: A safetensors file with weights that the run may have been pulled to; see `verify.pull`.
         draw: The randomness of an earlier verification, to repeat it; by default fresh.
         executor: Where replays run; by default a child process on this machine.
         progress: Told how far it is.
@@ -82,6 +87,7 @@ def verify(
     shown = progress or (lambda what, done, total: None)
     draw = draw if draw is not None else secrets.token_bytes(32)
     trust = trust or Trust()
+    replayer = executor or LocalProcess()
     pinned = (*keys, *trust.keys)
     began = time.monotonic()
     url = str(path) if "://" in str(path) else str(Path(path).absolute())
@@ -101,7 +107,9 @@ def verify(
                 sample = _sample(examination, bundle, log, draw)  # 5
             examination.sample = sample
             request = request_of(url, log, seeds, contents=contents, sample=sample, policy=policy)
-            check_computation(examination, request, executor or LocalProcess(), shown)  # 6
+            if pulled_to is not None:
+                check_pull(examination, files, request, replayer, pulled_to, draw=draw, shown=shown)
+            check_computation(examination, request, replayer, shown)  # 6
             note_dependence(examination)
     except Ended:
         pass
@@ -118,6 +126,7 @@ def verify(
         segments=segments_of(examination),
         windows=windows_of(examination.chronology, examination.log),
         trust=trust.to_json(),
+        tolerance=tolerance_of(examination),
     )
 
 
@@ -128,6 +137,7 @@ def _sample(examination: Examination, bundle: Bundle, log: Log, draw: bytes) -> 
         len(log.segments),
         draw,
         bundle.checkpoint.root,
+        lengths=examination.lengths.updates if examination.lengths else (),
         always=own.always_replayed(log) if own else (),
         slots=own is not None and own.plan is not None,
         last=max(examination.moving(), default=None),

@@ -1,0 +1,144 @@
+"""What a calibrated tolerance says of one replay, and of a whole run: no more than arithmetic on its numbers.
+
+A replay is within if its parameters end within tau of the sealed update's length. What a calibration measured
+has a least update: a shorter one is no evidence, as nothing is known of its noise. Used by `tolerating`, and
+for claims by `tolerance_claim`. Source: docs/guide/calibrate.md, docs/spec/calibration.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gradseal.proof.manifest import Manifest
+from gradseal.verify.calibration import Calibration
+from gradseal.verify.outcomes import SegmentResult
+
+WILFUL = 0.001
+"""So many segments beyond the calibrated tolerance refute a run that an honest one has as many with a smaller
+probability than this, by the calibrated rate. Fewer leave it undecided: some lie beyond by chance."""
+
+VARIED = frozenset({"processor", "threads", "cpu_capability", "onednn", "onednn_isa", "mkl_mode"})
+"""Where the environment of the replays and that of the calibration may differ for segments beyond to refute:
+what a calibration can vary. Another version of PyTorch, architecture or device is nothing that it measured."""
+
+
+class Standing(StrEnum):
+    """What a replay is worth."""
+
+    EQUAL = "equal"
+    WITHIN = "within"
+    NO_EVIDENCE = "no evidence"
+    BEYOND = "beyond"
+
+
+PASSED = frozenset({Standing.EQUAL, Standing.WITHIN})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """A calibration that fits the run, under a policy's cap.
+
+    Args:
+        calibration: What was measured.
+        cap: The largest tolerance that the policy allows.
+        measured: Whether the replays run in numerics that a calibration varies; see `VARIED`.
+    """
+
+    calibration: Calibration
+    cap: float
+    measured: bool
+
+    @property
+    def tau(self) -> float:
+        """The tolerance in force."""
+        return min(self.calibration.tau, self.cap)
+
+    @property
+    def capped(self) -> bool:
+        """Whether the cap is the lower, so that the calibrated rate does not hold."""
+        return self.cap < self.calibration.tau
+
+    def standing(self, result: SegmentResult) -> Standing:
+        """What a replay is worth.
+
+        One whose update is below the floor may end as far away as one at the floor, and is no evidence then.
+        """
+        if result.equal:
+            return Standing.EQUAL
+        if self._beyond(result, self.tau):
+            return Standing.BEYOND
+        return Standing.WITHIN if result.update.l2 >= self.calibration.floor else Standing.NO_EVIDENCE
+
+    def improbable(self, results: Iterable[SegmentResult]) -> tuple[int, int, float]:
+        """How many of how many segments with evidence lie beyond the calibrated tolerance, whatever the cap.
+
+        And the probability that an honest run has as many or more, by the calibrated rate: the binomial law's
+        tail, for segments whose errors are independent.
+        """
+        # Loaded here, since few verifications need it and it takes a moment.
+        from scipy import stats
+
+        evident = [r for r in results if r.equal or not r.update.l2 < self.calibration.floor]
+        beyond = sum(not r.equal and self._beyond(r, self.calibration.tau) for r in evident)
+        tail = stats.binom.sf(beyond - 1, len(evident), self.calibration.false_rejection)
+        return beyond, len(evident), float(tail) if beyond else 1.0
+
+    def _beyond(self, result: SegmentResult, tau: float) -> bool:
+        """No number and no infinity is within anything, an infinite update's share included."""
+        error, update = result.error.l2, result.update.l2
+        if not (math.isfinite(error) and math.isfinite(update)):
+            return True
+        return error > tau * max(update, self.calibration.floor)
+
+
+def relative(result: SegmentResult) -> float:
+    """A replay's error as a share of its update."""
+    error, update = result.error.l2, result.update.l2
+    return error / update if update else math.inf if error else 0.0
+
+
+def misfits(calibration: Calibration, manifest: Manifest, programs: Sequence[bytes]) -> tuple[str, ...]:
+    """What a calibration was measured with that the run has not; nothing if it fits.
+
+    Args:
+        calibration: It.
+        manifest: The run's entry 0.
+        programs: The digests of all programs that are in force in it.
+    """
+    own, plan = calibration, manifest.plan
+    said = [
+        f"program {own.program.hex()[:16]}…, the run's is {program.hex()[:16]}…"
+        for program in dict.fromkeys(programs)
+        if program != own.program
+    ]
+    pairs = {
+        "steps in a segment": (own.every, plan.every),
+        "samples in a batch": (own.batch_size, plan.batch_size),
+        "batches in a step": (own.accumulate, plan.accumulate),
+    }
+    said += [f"{a} {name}, the run has {b}" for name, (a, b) in pairs.items() if a != b]
+    return tuple(said)
+
+
+def reach_of(updates: Sequence[float], distance: float | None, *, tau: float, floor: float) -> float | None:
+    """How far drift within the tolerance could have gone, as a share of how far the run went.
+
+    (tau · the lengths of all updates at the floor or above + those of all below it) / ‖W_T − W_0‖. At 1 or
+    more, the run could have ended anywhere.
+
+    Args:
+        updates: Each segment's length of update, replayed or not.
+        distance: ‖W_T − W_0‖.
+        tau: The tolerance.
+        floor: The least update that counts.
+
+    Returns:
+        None if a length is not known, or no finite number, or the run went nowhere.
+    """
+    if distance is None or not 0 < distance < math.inf or not all(map(math.isfinite, updates)):
+        return None
+    drift = math.fsum(length if length < floor else tau * length for length in updates)
+    return drift / distance

@@ -1,0 +1,199 @@
+"""What replays within a tolerance are evidence of: data and computation, at most supported.
+
+Besides what the replays themselves must show, the *reach* must stay below 1: drift within the tolerance,
+added up over the whole run, must not have been able to go as far as the run went. The bound of a sample
+counts as true only what passed, among the segments whose update is at the calibration's floor or above; all
+shorter ones may be forged, and their whole length is in the reach.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from gradseal.verify.examination import Examination
+from gradseal.verify.lengths import NUMPY
+from gradseal.verify.statistics import forged_bound, length_bound
+from gradseal.verify.tolerance import PASSED, Standing, Tolerance, reach_of, relative
+from gradseal.verify.verdict import Check, Claim, Status, not_shown
+
+
+def tolerated(examination: Examination) -> Tolerance | None:
+    """The tolerance, where it was needed: not all replays gave the sealed bits."""
+    needed = not all(result.equal for result in examination.results)
+    return examination.tolerance if needed else None
+
+
+def passed(examination: Examination) -> list[int]:
+    """The segments whose replays passed: bit for bit or, where a tolerance is in force, within it."""
+    tolerance = examination.tolerance
+    if tolerance is None:
+        return [result.segment for result in examination.results if result.equal]
+    return [r.segment for r in examination.results if tolerance.standing(r) in PASSED]
+
+
+def tolerant_claim(
+    examination: Examination,
+    tolerance: Tolerance,
+    *,
+    before: Sequence[str] = (),
+    brief: bool = False,
+    after: Sequence[str] = (),
+    released: bool = True,
+) -> Claim:
+    """Data or computation, by replays within a tolerance.
+
+    Args:
+        examination: With at least one replay that passed.
+        tolerance: In force.
+        before: What else is evidence, to be told first.
+        brief: Leave out what another claim tells in full.
+        after: To be told last.
+        released: Whether the claim is of any weights.
+    """
+    evidence = [*before, _ground(examination, tolerance), *([] if brief else [_calibrated(tolerance)])]
+    bound = _covered(examination, tolerance)
+    lacking = examination.undecided(Check.TOLERANCE)
+    if not bound:
+        lacking.append("no bound on the segments that did not pass")
+    reach = _reach(examination, tolerance)
+    if reach is None:
+        lacking.append("reach: not known, so drift within the tolerance could have gone anywhere")
+    elif reach >= 1:
+        lacking.append(f"reach {reach:.3g}, at least 1: drift within the tolerance could have gone anywhere")
+    else:
+        evidence.append(
+            f"reach {reach:.3g}: how far drift within the tolerance could go, of the way from start to end"
+        )
+    evidence += bound
+    evidence += [] if brief else [*_short(examination, tolerance), _uncompared(examination)]
+    evidence += after
+    if lacking:
+        return not_shown(*lacking, *evidence)
+    return Claim(status=Status.SUPPORTED if released else Status.NOT_SHOWN, evidence=tuple(evidence))
+
+
+def tolerance_of(examination: Examination) -> dict[str, Any]:
+    """For the verdict: the tolerance in force, and what came of it; empty if there was none."""
+    tolerance = examination.tolerance
+    if tolerance is None:
+        return {}
+    standings = [tolerance.standing(result) for result in examination.results]
+    calibration = tolerance.calibration
+    largest = _largest(examination)
+    return {
+        "tau": tolerance.tau,
+        "capped": tolerance.capped,
+        "false_rejection": None if tolerance.capped else calibration.false_rejection,
+        "confidence": calibration.confidence,
+        "calibrated_segments": calibration.segments,
+        "signer": calibration.signer,
+        **{s.value.replace(" ", "_"): standings.count(s) for s in Standing},
+        "largest_error": largest if largest is not None and math.isfinite(largest) else None,
+        "reach": _reach(examination, tolerance),
+    }
+
+
+def _ground(examination: Examination, tolerance: Tolerance) -> str:
+    standings = [tolerance.standing(result) for result in examination.results]
+    within, equal = standings.count(Standing.WITHIN), standings.count(Standing.EQUAL)
+    said = f"{within + equal} segments replay to within {tolerance.tau:.3g} of their update"
+    if equal:
+        said += f", {equal} of them bit for bit"
+    largest = _largest(examination)
+    return said + (f"; the largest error is {largest:.3g}" if largest is not None else "")
+
+
+def _largest(examination: Examination) -> float | None:
+    """The largest relative error of the replays whose update counts."""
+    tolerance = examination.tolerance
+    counted = [r for r in examination.results if tolerance and r.update.l2 >= tolerance.calibration.floor]
+    return max(map(relative, counted), default=None)
+
+
+def _calibrated(tolerance: Tolerance) -> str:
+    own = tolerance.calibration
+    times = "" if own.margin == 1 else f"{own.margin:g} times "
+    said = (
+        f"the tolerance is {times}the bound of {own.segments} segments under {len(own.variants)} numerics, "
+        f"signed by {own.signer.partition('+')[0] or 'nobody'}"
+    )
+    if tolerance.capped:
+        return f"{said}, capped at {tolerance.cap:.3g}: the calibrated rate no longer holds"
+    rate = f"at most {own.false_rejection:.2g} of honest segments lie beyond"
+    return f"{said}: with {own.confidence:.0%} confidence {rate}"
+
+
+def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
+    """Why the segments that did not pass, or were not replayed, do not spoil the claim; nothing if they do.
+
+    Given how many draws fell on segments whose update is at the floor or above, these are draws of the same
+    kind from all such segments.
+    """
+    updates, sample = examination.lengths.updates if examination.lengths else (), examination.sample
+    count, floor = len(examination.parameter_digests) - 1, tolerance.calibration.floor
+    # An unknown length counts as one that must pass.
+    evident = {i for i in range(count) if i >= len(updates) or not updates[i] < floor}
+    good = set(passed(examination))
+    if evident <= good:
+        return (f"all {len(evident)} segments whose update is at the floor of {floor:.3g} or above passed",)
+    if sample is None or len(examination.results) < len(sample.segments):
+        return ()
+    others = set(range(count)) - set(sample.certain)
+    drawn = evident & set(sample.uniform)
+    wanted = evident & set(sample.segments)
+    if not drawn or not wanted <= good or len(others) != sample.population:
+        return ()
+    population, policy = len(evident & others), examination.policy
+    most = forged_bound(population, len(drawn), policy.bound_confidence)
+    certainty = f"with {100 * policy.bound_confidence:.4g}% confidence at most"
+    uniform = (
+        f"{len(drawn)} of {population} other segments with evidence drawn uniformly: {certainty} {most} are "
+        "forged"
+    )
+    weighted = [i for i in sample.weighted if i in evident]
+    if policy.tolerated_length is None or not weighted:
+        return (uniform,)
+    share = math.ceil(1000 * length_bound(len(weighted), policy.bound_confidence)) / 10
+    by_length = (
+        f"{len(weighted)} draws by length, of {len(set(weighted))} segments: {certainty} {share:.1f}% of the "
+        f"length of those others is forged; both hold with {100 * policy.confidence:.4g}%"
+    )
+    return uniform, by_length
+
+
+def _short(examination: Examination, tolerance: Tolerance) -> list[str]:
+    floor = tolerance.calibration.floor
+    updates = examination.lengths.updates if examination.lengths else ()
+    short = sum(length < floor for length in updates)
+    if not short:
+        return []
+    return [
+        f"{short} of {len(updates)} updates are below the floor of {floor:.3g}: no evidence; they may "
+        "be forged, and count in the reach with their whole length"
+    ]
+
+
+def _uncompared(examination: Examination) -> str:
+    layout = examination.contents.program.layout if examination.contents else ()
+    others = sum(not spec.name.startswith("parameters/") for spec in layout)
+    said = "losses are not compared, since they differ by noise"
+    if not others:
+        return said
+    return (
+        f"losses and the {others} tensors of a state besides its parameters are not compared, since they "
+        "differ by noise: a false one moves later segments, and the reach does not know of it"
+    )
+
+
+def _reach(examination: Examination, tolerance: Tolerance) -> float | None:
+    log, lengths, contents = examination.log, examination.lengths, examination.contents
+    if log is None or lengths is None or contents is None or len(lengths.updates) != len(log.segments):
+        return None
+    parameters = [s for s in contents.program.layout if s.name.startswith("parameters/")]
+    if any(spec.dtype not in NUMPY for spec in parameters):  # whose lengths are not counted
+        return None
+    return reach_of(
+        lengths.updates, examination.distance, tau=tolerance.tau, floor=tolerance.calibration.floor
+    )

@@ -1,0 +1,139 @@
+"""Native replays judged by a calibrated tolerance, where the recorded environment cannot be had.
+
+In the recorded environment, and in exact arithmetic, only bits count, and a calibration is without effect. In
+another environment a replay within the tolerance passes; one beyond leaves the claim undecided, since honest
+noise does that at the calibrated rate; so many beyond that chance does not explain them refute it. Losses,
+buffers and the optimizer's state differ by noise too, and are not compared then.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gradseal.precede.log import Log
+from gradseal.program.arithmetic import Arithmetic, Exact
+from gradseal.program.native import Environment, differences
+from gradseal.verify.examination import Examination
+from gradseal.verify.outcomes import SegmentResult
+from gradseal.verify.tolerance import PASSED, VARIED, WILFUL, Standing, Tolerance, misfits, relative
+from gradseal.verify.verdict import Check, Finding, Result
+
+
+def begin_tolerance(examination: Examination, recorded: Arithmetic, had: Environment) -> None:
+    """Sets the tolerance that replays in this environment are judged by, if there is one.
+
+    Args:
+        examination: With the log read.
+        recorded: The run's arithmetic.
+        had: The environment of the worker.
+    """
+    policy, log = examination.policy, examination.log
+    calibration = policy.calibration
+    if calibration is None or policy.classical or log is None:
+        return
+    if isinstance(recorded, Exact) or recorded == had:
+        ground = "exact arithmetic has no noise" if isinstance(recorded, Exact) else "the environment is had"
+        examination.found(Check.TOLERANCE, Result.NOTED, f"the calibration is not used: {ground}")
+        return
+    if _misfits(examination, log):
+        return
+    apart = differences(calibration.environment, had)
+    examination.tolerance = Tolerance(
+        calibration=calibration, cap=policy.tau_cap, measured=set(apart) <= VARIED
+    )
+    if other := {n: pair for n, pair in differences(calibration.environment, recorded).items()}:
+        said = "; ".join(f"{name} {a!r}, the run {b!r}" for name, (a, b) in other.items())
+        examination.found(
+            Check.TOLERANCE, Result.NOTED, f"the calibration is of runs in another environment: {said}"
+        )
+
+
+def judge_tolerance(examination: Examination, answer: SegmentResult, tolerance: Tolerance) -> None:
+    """Takes the result of a replay, and adds a finding if it ends beyond the tolerance."""
+    examination.results.append(answer)
+    if tolerance.standing(answer) is not Standing.BEYOND:
+        return
+    share, floor = relative(answer), tolerance.calibration.floor
+    short = f"; its update is below the floor of {floor:.3g}" if answer.update.l2 < floor else ""
+    examination.findings.append(
+        Finding(
+            check=Check.TOLERANCE,
+            result=Result.UNDECIDED,
+            message=f"the replay's parameters end {answer.error.l2:.3g} away, {share:.3g} of the update, "
+            f"beyond the tolerance of {tolerance.tau:.3g}{short}",
+            where=f"segment {answer.segment}",
+            segment=answer.segment,
+            measured=share if math.isfinite(share) else None,  # JSON has no other numbers
+            allowed=tolerance.tau,
+        )
+    )
+
+
+def tell_tolerance(examination: Examination, asked: int) -> None:
+    """What all replays together come to.
+
+    Args:
+        examination: With the results.
+        asked: How many replays were wanted.
+    """
+    tolerance, results = examination.tolerance, examination.results
+    if tolerance is None:
+        _tell_misfits(examination)
+        return
+    standings = [tolerance.standing(r) for r in results]
+    passed = sum(s in PASSED for s in standings)
+    short = standings.count(Standing.NO_EVIDENCE)
+    said = f"{passed} of {asked} replays end within {tolerance.tau:.3g} of their update"
+    if short:
+        said += f"; {short} updates are below the floor of {tolerance.calibration.floor:.3g}: no evidence"
+    examination.found(Check.TOLERANCE, Result.HELD if passed == asked else Result.NOTED, said)
+    if tolerance.capped:
+        examination.found(
+            Check.TOLERANCE,
+            Result.NOTED,
+            f"the policy caps the tolerance at {tolerance.cap:.3g}, below the calibrated "
+            f"{tolerance.calibration.tau:.3g}: the stated rate of false rejection no longer holds",
+        )
+    _tell_improbable(examination, tolerance)
+
+
+def _tell_improbable(examination: Examination, tolerance: Tolerance) -> None:
+    beyond, evident, probability = tolerance.improbable(examination.results)
+    if probability >= WILFUL:
+        return
+    said = (
+        f"{beyond} of {evident} replays end beyond the calibrated tolerance of "
+        f"{tolerance.calibration.tau:.3g}; an honest run has as many with probability {probability:.2g}"
+    )
+    if tolerance.measured:
+        examination.found(
+            Check.TOLERANCE, Result.REFUTED, f"{said}, below the {WILFUL:g} that noise is given"
+        )
+    else:
+        had = examination.environment
+        apart = differences(tolerance.calibration.environment, had) if had else {}
+        named = ", ".join(sorted(set(apart) - VARIED))
+        examination.found(Check.TOLERANCE, Result.NOTED, f"{said}, but the calibration did not vary {named}")
+
+
+def _misfits(examination: Examination, log: Log) -> tuple[str, ...]:
+    calibration = examination.policy.calibration
+    if calibration is None:
+        return ()
+    return misfits(calibration, log.manifest, [digest for _, digest in log.programs()])
+
+
+def _tell_misfits(examination: Examination) -> None:
+    """A calibration of something else, which leaves undecided what it was needed for."""
+    log, policy = examination.log, examination.policy
+    recorded = examination.contents.arithmetic if examination.contents else None
+    if log is None or policy.classical or isinstance(recorded, Exact) or recorded == examination.environment:
+        return
+    if wrong := _misfits(examination, log):
+        missed = not all(r.equal for r in examination.results)
+        examination.found(
+            Check.TOLERANCE,
+            Result.UNDECIDED if missed else Result.NOTED,
+            f"the calibration does not fit the run; it is of {'; '.join(wrong)}",
+            "calibration",
+        )

@@ -1,0 +1,233 @@
+"""Verification by a calibrated tolerance, where the recorded environment cannot be had."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bundles import Forgery, check, findings, record_run, statuses
+from elsewhere import Elsewhere, calibration, manifest_of
+from gradseal.proof.files import read_blob
+from gradseal.report.page import render_page
+from gradseal.verify.policy import Policy
+from gradseal.verify.verdict import Check, ClaimName, Outcome, Result, Verdict
+from in_process import InProcess
+
+HERE = Elsewhere(fields={})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 segments of one step each."""
+    path = tmp_path_factory.mktemp("tolerance") / "run"
+    record_run(path, steps=24, every=1)
+    return path
+
+
+UNIFORM = replace(Policy.named("standard"), tolerated_length=None, longest=0)
+
+
+def verified(
+    path: Path, policy: str | Policy = "standard", cap: float = 0.1, executor: Any = None, **changed: Any
+) -> Verdict:
+    """By a calibration that fits, but for what is changed."""
+    named = policy if isinstance(policy, Policy) else Policy.named(policy)
+    named = replace(named, calibration=calibration(manifest_of(path), **changed), tau_cap=cap)
+    return check(path, named, executor=executor or Elsewhere())
+
+
+def evidence(verdict: Verdict, claim: ClaimName = ClaimName.COMPUTATION) -> str:
+    return "\n".join(verdict.claims[claim].evidence)
+
+
+def said(verdict: Verdict, result: Result) -> str:
+    return "\n".join(f.message for f in findings(verdict, result, Check.TOLERANCE))
+
+
+def forged(source: Path, target: Path, state: int, change: float) -> Path:
+    """A copy in whose state a parameter's first number is moved."""
+    forgery = Forgery.of(source, target)
+    name = next(name for name in forgery.states[state] if name.startswith("parameters/"))
+    spec = next(spec for spec in forgery.program.layout if spec.name == name)
+    data = bytearray(read_blob(forgery.copy.files, forgery.states[state][name], 1 << 20))
+    (first,) = struct.unpack_from("<f", data)
+    struct.pack_into("<f", data, 0, first + change)
+    assert len(data) == spec.size_bytes
+    forgery.put_tensor(state, name, bytes(data))
+    forgery.write(refill=False)
+    return target
+
+
+def test_without_a_calibration_noise_leaves_it_undecided(run: Path) -> None:
+    verdict = check(run, "standard", executor=Elsewhere())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert findings(verdict, Result.UNDECIDED, Check.REPLAY)
+    assert verdict.tolerance == {}
+
+
+def test_an_honest_run_elsewhere_is_accepted_as_supported(run: Path) -> None:
+    verdict = verified(run)
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert (statuses(verdict)["computation"], statuses(verdict)["data"]) == ("supported", "supported")
+    told = evidence(verdict)
+    for part in ("within 0.0001 of their update", "calibrator.example", "95% confidence", "reach 0.00"):
+        assert part in told
+    assert "not compared" in told
+    assert verdict.tolerance["within"] > 0
+    assert 0 < verdict.tolerance["largest_error"] < 1e-4
+    assert 1e-4 <= verdict.tolerance["reach"] < 0.1
+    assert verdict.to_json()["policy"]["calibration"]["tau"] == 1e-4
+
+
+def test_a_tolerance_never_shows(run: Path) -> None:
+    verdict = verified(run, "full")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert (statuses(verdict)["computation"], statuses(verdict)["data"]) == ("supported", "supported")
+    assert "all 24 segments whose update is at the floor" in evidence(verdict)
+
+
+def test_in_the_recorded_environment_only_bits_count(run: Path) -> None:
+    verdict = verified(run, executor=HERE)
+    assert verdict.outcome is Outcome.REJECTED
+    assert findings(verdict, Result.REFUTED, Check.REPLAY)
+    assert "not used" in said(verdict, Result.NOTED)
+
+
+def test_in_the_recorded_environment_the_bits_show_it(run: Path) -> None:
+    verdict = verified(run, "full", executor=InProcess())
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert statuses(verdict)["computation"] == "shown"
+
+
+def test_one_forged_segment_is_beyond_and_undecided(run: Path, tmp_path: Path) -> None:
+    verdict = verified(forged(run, tmp_path / "forged", 12, 1.0), "full")
+    beyond = [f for f in findings(verdict, Result.UNDECIDED, Check.TOLERANCE) if f.segment is not None]
+    assert {f.segment for f in beyond} == {11, 12}
+    assert all(f.allowed == 1e-4 and f.measured is not None and f.measured > 0.1 for f in beyond)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert (statuses(verdict)["computation"], statuses(verdict)["data"]) == ("not shown", "not shown")
+    assert verdict.tolerance["beyond"] == 2
+
+
+def test_a_state_of_no_number_is_beyond(run: Path, tmp_path: Path) -> None:
+    verdict = verified(forged(run, tmp_path / "forged", 12, float("nan")), "full")
+    beyond = [f for f in findings(verdict, Result.UNDECIDED, Check.TOLERANCE) if f.segment is not None]
+    assert {f.segment for f in beyond} == {11, 12}
+    assert beyond[0].measured is None
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+
+
+def test_more_beyond_than_chance_gives_refute(run: Path) -> None:
+    verdict = verified(run, tau=1e-12)
+    assert verdict.outcome is Outcome.REJECTED
+    assert "an honest run has as many with probability" in said(verdict, Result.REFUTED)
+    assert statuses(verdict)["computation"] == "refuted"
+
+
+def test_numerics_that_were_not_varied_refute_nothing(run: Path) -> None:
+    verdict = verified(run, tau=1e-12, executor=Elsewhere(fields={"torch": "9.9"}))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "did not vary torch" in said(verdict, Result.NOTED)
+
+
+def test_a_cap_takes_the_rate_away(run: Path) -> None:
+    verdict = verified(run, cap=1e-5)
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert "no longer holds" in said(verdict, Result.NOTED)
+    assert "no longer holds" in evidence(verdict)
+    assert (verdict.tolerance["tau"], verdict.tolerance["false_rejection"]) == (1e-5, None)
+
+
+def test_what_only_a_cap_excludes_refutes_nothing(run: Path) -> None:
+    verdict = verified(run, cap=1e-12)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert not findings(verdict, Result.REFUTED)
+
+
+def test_updates_below_the_floor_are_no_evidence(run: Path) -> None:
+    verdict = verified(run, floor=1e3)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert statuses(verdict)["computation"] == "not shown"
+    assert verdict.tolerance["within"] == 0
+    assert verdict.tolerance["no_evidence"] > 0
+    assert "no evidence" in said(verdict, Result.NOTED)
+
+
+def test_a_bound_counts_only_segments_with_evidence(run: Path) -> None:
+    updates = sorted(row.update or 0.0 for row in verified(run).segments.rows)
+    verdict = verified(run, UNIFORM, floor=(updates[2] + updates[3]) / 2)
+    assert statuses(verdict)["computation"] == "supported"
+    drawn = next(line for line in verdict.claims[ClaimName.COMPUTATION].evidence if "drawn uniformly" in line)
+    ends = {0, 23} - {r.number for r in verdict.segments.rows if (r.update or 0.0) <= updates[2]}
+    assert f"of {21 - len(ends)} other segments with evidence" in drawn
+    assert "3 of 24 updates are below the floor" in evidence(verdict)
+    plain = (1e-4 * sum(updates)) / (verdict.segments.distance or 1.0)
+    assert verdict.tolerance["reach"] == pytest.approx(
+        plain + (1 - 1e-4) * sum(updates[:3]) / (verdict.segments.distance or 1.0)
+    )
+
+
+def test_at_a_reach_of_1_nothing_is_supported(run: Path) -> None:
+    verdict = verified(run, tau=0.9, cap=1.0)
+    assert verdict.tolerance["reach"] >= 1
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "could have gone anywhere" in evidence(verdict)
+    assert statuses(verdict)["data"] == "not shown"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"program": bytes(32)}, "program 0000000000000000…"),
+        ({"every": 5}, "5 steps in a segment, the run has 1"),
+        ({"batch_size": 4}, "4 samples in a batch, the run has 16"),
+        ({"accumulate": 2}, "2 batches in a step, the run has 1"),
+    ],
+)
+def test_a_calibration_of_something_else_leaves_it_undecided(run: Path, changed: Any, told: str) -> None:
+    verdict = verified(run, **changed)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert told in said(verdict, Result.UNDECIDED)
+    assert statuses(verdict)["computation"] == "not shown"
+
+
+def test_a_calibration_made_in_another_environment_is_named(run: Path) -> None:
+    other = replace(calibration(manifest_of(run)).environment, threads=9)
+    assert "threads '9'" in said(verified(run, environment=other), Result.NOTED)
+
+
+def test_the_page_tells_tolerance_and_reach(run: Path) -> None:
+    from datetime import UTC, datetime
+
+    verdict = verified(run)
+    page = render_page(verdict, title="t", repeat="r", made=datetime(2026, 1, 1, tzinfo=UTC))
+    for part in (
+        "Tolerance of replays",
+        "calibrator.example",
+        "reach",
+        "within, by",
+        "or within the tolerance",
+    ):
+        assert part in page
+    assert '<strong class="refuted">differs' not in page
+
+
+def test_a_false_optimizer_state_passes_and_the_verdict_says_that_it_would(run: Path, tmp_path: Path) -> None:
+    """The limit that docs/guide/calibrate.md states."""
+    forgery = Forgery.of(run, tmp_path / "forged")
+    name = next(name for name in forgery.states[12] if not name.startswith("parameters/"))
+    size = next(spec.size_bytes for spec in forgery.program.layout if spec.name == name)
+    kept = torch.frombuffer(
+        bytearray(read_blob(forgery.copy.files, forgery.states[12][name], 1 << 20)), dtype=torch.float32
+    )
+    forgery.put_tensor(12, name, (kept + 1e-9).numpy().tobytes())
+    assert kept.numel() * 4 == size
+    forgery.write(refill=False)
+    verdict = verified(tmp_path / "forged", "full")
+    assert statuses(verdict)["computation"] == "supported"
+    assert "a false one moves later segments" in evidence(verdict)

@@ -1,0 +1,137 @@
+"""Writes what a study found into README and docs: `python tests/study_pages.py STUDY`.
+
+STUDY is the directory of a `gradseal study --out STUDY`. What a page wants stands between a line
+`<!-- measured: NAME -->` and the next `<!-- end -->`; docs/reference/results.md has everything, and
+docs/reference/results.json the same without its plots, from which a test makes the pages again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gradseal.report.study import section_markdown, table_markdown
+from gradseal.study.matrix_part import FIRST_ATTACKS
+from gradseal.study.section import Section, Table
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "docs" / "reference" / "results.json"
+RESULTS = ROOT / "docs" / "reference" / "results.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "theory" / "paper.md", ROOT / "docs" / "guide" / "when.md")
+MARK = re.compile(r"<!-- measured: ([^>]+) -->\n(?:.*?)<!-- end -->\n", re.DOTALL)
+SHOWN = {
+    "jia2021": "`jia2021`, absolute",
+    "jia2021-normalised": "`jia2021`, a share of d_ref",
+    "jia2021-random-normalised": "as many segments at random",
+    "jia2021-relative": "relative limit",
+    "jia2021-bounded": "learning rates bounded too",
+    "standard": "`standard`",
+    "full": "`full`",
+}
+ATTACKS = {"attack 1": "infinitesimal update", "attack 2": "blindfold top-Q"}
+
+
+def kept(study: Mapping[str, Any]) -> dict[str, Any]:
+    """A study without its plots, small enough to keep."""
+    sections = [{**section, "plots": []} for section in study["sections"]]
+    return {**study, "sections": sections}
+
+
+def sections_of(study: Mapping[str, Any]) -> dict[str, Section]:
+    """Its parts by name."""
+    return {one["part"]: Section.from_json(one) for one in study["sections"]}
+
+
+def filled(page: str, study: Mapping[str, Any]) -> str:
+    """A page whose marks have what was measured between them."""
+    sections = sections_of(study)
+
+    def between(found: re.Match[str]) -> str:
+        return f"<!-- measured: {found[1]} -->\n{measured(found[1], study, sections)}<!-- end -->\n"
+
+    return MARK.sub(between, page)
+
+
+def measured(name: str, study: Mapping[str, Any], sections: Mapping[str, Section]) -> str:
+    """What stands under one mark."""
+    if name == "results":
+        text = f"\n{_made(study)}\n\n{_first(sections['matrix'])}\n"
+        return text + "".join(f"\n**{s.title}.**\n\n{_list(s.said)}" for s in sections.values()) + "\n"
+    if name in ATTACKS:
+        return f"\n{_row(sections['matrix'], ATTACKS[name])}\n"
+    return f"\n{_list(sections[name].said)}\n"
+
+
+def results_page(study: Mapping[str, Any]) -> str:
+    """The page with everything."""
+    text = f"# Results of the study\n\n{_made(study)} How to make it: [Measure](../guide/study.md).\n"
+    facts = "; ".join(f"{name} {value}" for name, value in study["facts"].items())
+    text += f"\nThe machine: {facts}. It took {study['seconds']:.0f} seconds.\n\n"
+    return text + "\n".join(section_markdown(section) for section in sections_of(study).values()) + "\n"
+
+
+def _made(study: Mapping[str, Any]) -> str:
+    size = study["effort"]
+    setting = size["setting"]
+    return (
+        f"Made by `{'gradseal study --full' if size['full'] else 'gradseal study'} --out study`, then "
+        f"`python tests/study_pages.py study`: {size['seeds']} victims of the recipe `digits`, "
+        f"{setting['steps']} steps of {setting['batch_size']} samples, k = {setting['every']}, "
+        f"Q = {setting['top']}, δ = {setting['delta']:g} of d_ref."
+    )
+
+
+def _list(lines: tuple[str, ...]) -> str:
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _first(matrix: Section) -> str:
+    """The first attacks against some policies, and what they cost."""
+    cells, dear = matrix.tables
+    costs = {row[:2]: row[dear.headings.index("gradients / claimed")] for row in dear.rows}
+    columns = [cells.headings.index(policy) for policy in SHOWN]
+    rows = tuple(
+        (*row[:2], *(_bold(row[at]) for at in columns), costs[row[:2]])
+        for row in cells.rows
+        if row[0] in FIRST_ATTACKS
+    )
+    headings = ("", "arithmetic", *SHOWN.values(), "gradients, of those claimed")
+    return table_markdown(Table(title="", headings=headings, rows=rows))
+
+
+def _row(matrix: Section, attack: str) -> str:
+    """One attack against all policies, a line each."""
+    cells = matrix.tables[0]
+    rows = [row for row in cells.rows if row[0] == attack]
+    told = tuple(
+        (f"`{policy}`", *(_bold(row[at]) for row in rows))
+        for at, policy in enumerate(cells.headings)
+        if at > 1
+    )
+    return table_markdown(Table(title="", headings=("policy", *(row[1] for row in rows)), rows=told))
+
+
+def _bold(cell: str) -> str:
+    return f"**{cell}**" if cell.startswith("passed") else cell
+
+
+def main() -> int:
+    """Fills all pages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    study = kept(json.loads((parser.parse_args().study / "study.json").read_text(encoding="utf-8")))
+    KEPT.write_text(json.dumps(study, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    RESULTS.write_text(results_page(study), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8"), study), encoding="utf-8")
+        print(f"written: {path.relative_to(ROOT)}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""What a tolerance says of one replay and of all, on numbers alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from elsewhere import calibration
+from gradseal.verify.distances import Distances
+from gradseal.verify.outcomes import SegmentResult
+from gradseal.verify.tolerance import WILFUL, Standing, Tolerance, reach_of
+
+
+def result(error: float, update: float, *, equal: bool = False) -> SegmentResult:
+    return SegmentResult(segment=0, equal=equal, error=Distances(l2=error), update=Distances(l2=update))
+
+
+def tolerance(cap: float = 1.0, **changed: float) -> Tolerance:
+    own = calibration(None, **{"tau": 0.125, "floor": 2.0, "false_rejection": 0.05, **changed})
+    return Tolerance(calibration=own, cap=cap, measured=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "update", "standing"),
+    [
+        (1.0, 8.0, Standing.WITHIN),
+        (1.0000001, 8.0, Standing.BEYOND),
+        (0.25, 2.0, Standing.WITHIN),
+        (0.25, 1.9999, Standing.NO_EVIDENCE),
+        (0.0, 0.0, Standing.NO_EVIDENCE),
+        (0.2500001, 1.9999, Standing.BEYOND),
+        (math.nan, 8.0, Standing.BEYOND),
+        (math.inf, 8.0, Standing.BEYOND),
+        (1.0, math.inf, Standing.BEYOND),
+        (1.0, math.nan, Standing.BEYOND),
+        (math.inf, math.inf, Standing.BEYOND),
+    ],
+)
+def test_a_replay_is_worth_what_its_distance_says(error: float, update: float, standing: Standing) -> None:
+    assert tolerance().standing(result(error, update)) is standing
+
+
+def test_equal_bits_pass_whatever_their_update() -> None:
+    assert tolerance().standing(result(0.0, 0.0, equal=True)) is Standing.EQUAL
+
+
+def test_a_cap_lowers_the_tolerance_and_never_raises_it() -> None:
+    assert tolerance(cap=0.0625).standing(result(1.0, 8.0)) is Standing.BEYOND
+    assert tolerance(cap=0.5).standing(result(2.0, 8.0)) is Standing.BEYOND
+    assert (tolerance(cap=0.0625).capped, tolerance(cap=0.125).capped) == (True, False)
+
+
+def test_the_probability_is_the_binomial_tail_at_the_calibrated_tolerance() -> None:
+    results = [result(2.0, 8.0)] * 3 + [result(0.0, 8.0)] * 6 + [result(0.0, 0.0, equal=True)]
+    beyond, of, probability = tolerance(cap=1e-9).improbable(results)
+    by_hand = sum(math.comb(10, i) * 0.05**i * 0.95 ** (10 - i) for i in range(3, 11))
+    assert (beyond, of) == (3, 10)
+    assert probability == pytest.approx(by_hand)
+
+
+def test_what_has_no_evidence_counts_neither_way() -> None:
+    results = [result(1.0, 1.0)] * 5 + [result(0.0, 8.0)]
+    assert tolerance().improbable(results) == (0, 1, 1.0)
+
+
+def test_few_beyond_are_chance_and_many_are_not() -> None:
+    beyond, within = result(2.0, 8.0), result(0.0, 8.0)
+    assert tolerance().improbable([beyond] * 3 + [within] * 17)[2] > WILFUL
+    assert tolerance().improbable([beyond] * 7 + [within] * 13)[2] < WILFUL
+
+
+def test_reach_adds_all_drift_up() -> None:
+    assert reach_of([10.0, 20.0, 0.5], 25.0, tau=0.1, floor=1.0) == pytest.approx((3.0 + 0.5) / 25)
+
+
+@pytest.mark.parametrize(
+    ("updates", "distance"),
+    [([1.0], None), ([1.0], 0.0), ([1.0], math.inf), ([1.0], math.nan), ([math.nan], 1.0), ([math.inf], 1.0)],
+)
+def test_reach_is_not_known_without_every_length(updates: list[float], distance: float | None) -> None:
+    assert reach_of(updates, distance, tau=0.1, floor=1.0) is None
