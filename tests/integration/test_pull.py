@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.bundles import Twice, check, cross_entropy, findings, mlp, record_run
 from torch import nn
 
+from bundles import Twice, check, cross_entropy, findings, mlp, record_run
 from gradseal.errors import MalformedBundle, StoreError
 from gradseal.recipes.digits import Net
 from gradseal.verify import in_process, pull

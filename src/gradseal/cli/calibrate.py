@@ -69,7 +69,7 @@ from gradseal.report.words import finite, printable
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0, max=2**256 - 1),
+    type=click.IntRange(min=0, max=2**32 - 1),
     default=0,
     show_default=True,
     help="Of the segments drawn.",

@@ -22,7 +22,7 @@ probability than this, by the calibrated rate. Fewer leave it undecided: some li
 
 VARIED = frozenset({"processor", "threads", "cpu_capability", "onednn", "onednn_isa", "mkl_mode"})
 """Where the environment of the replays and that of the calibration may differ for segments beyond to refute:
-what a calibration can vary. Another version of PyTorch, architecture or device is nothing that it measured."""
+what a calibration can vary. It measures nothing of another version of PyTorch, architecture or device."""
 
 
 class Standing(StrEnum):
