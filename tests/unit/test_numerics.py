@@ -9,15 +9,14 @@ import pytest
 import torch
 
 from gradseal.errors import Error
+from gradseal.program import native
 from gradseal.program.graph import Graph, Input, Node, Ref
-from gradseal.program.native import current_environment
-from gradseal.study import numerics
+from gradseal.program.native import attainable, current_environment
 from gradseal.study.measure import round_marks
 from gradseal.study.numerics import (
     BFLOAT16_BITS,
     TF32_BITS,
     Products,
-    attainable,
     reordered,
     rounded,
     variants_for,
@@ -125,7 +124,7 @@ def test_another_order_is_left_out_where_the_graph_draws() -> None:
 def test_what_is_the_base_itself_or_not_here_is_left_out_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(numerics, "_flags", lambda: frozenset(["avx2", "fma"]))
+    monkeypatch.setattr(native, "_flags", lambda: frozenset(["avx2", "fma"]))
     offered, left_out = variants_for(ENVIRONMENT)
     names = [v.name for v in offered]
     assert left_out["threads 1"] == "is the base itself"
@@ -138,11 +137,11 @@ def test_what_is_the_base_itself_or_not_here_is_left_out_with_the_reason(
 
 def test_a_width_that_is_not_here_becomes_the_widest_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = replace(ENVIRONMENT, cpu_capability="AVX512")
-    monkeypatch.setattr(numerics, "_flags", lambda: frozenset(["avx2", "fma"]))
+    monkeypatch.setattr(native, "_flags", lambda: frozenset(["avx2", "fma"]))
     assert attainable(wide).cpu_capability == "AVX2"
-    monkeypatch.setattr(numerics, "_flags", lambda: frozenset(["sse2"]))
+    monkeypatch.setattr(native, "_flags", lambda: frozenset(["sse2"]))
     assert attainable(wide).cpu_capability == "DEFAULT"
-    monkeypatch.setattr(numerics, "_flags", lambda: None)  # nobody says: it is tried
+    monkeypatch.setattr(native, "_flags", lambda: None)  # nobody says: it is tried
     assert attainable(wide) == wide
 
 

@@ -12,7 +12,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,14 @@ KIND = "native"
 MAX_THREADS = 1024
 DEVICES = ("cpu", "cuda")
 
-_CAPABILITIES = frozenset(["DEFAULT", "AVX2", "AVX512"])
+_CAPABILITIES: Mapping[str, frozenset[str]] = {
+    "DEFAULT": frozenset(),
+    "AVX2": frozenset(["avx2", "fma"]),
+    "AVX512": frozenset(["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"]),
+}
+"""ATen's vector widths, the narrowest first, with what a processor must have for each; a process that is told
+to use what is not there ends at its first step."""
+
 _WORD = re.compile(r"[A-Za-z0-9_.,+:() @-]{0,120}")
 _MODE = re.compile(r"[A-Za-z0-9_,]{0,40}")
 
@@ -126,13 +133,35 @@ def _matching(fields: Fields, name: str, pattern: re.Pattern[str]) -> str:
     return text
 
 
+def attainable(environment: Environment) -> Environment:
+    """The environment as far as this machine can have it: with the widest vectors that it has."""
+    wanted = environment.cpu_capability
+    if wanted not in _CAPABILITIES or has_capability(wanted):
+        return environment
+    return replace(environment, cpu_capability=[name for name in _CAPABILITIES if has_capability(name)][-1])
+
+
+def has_capability(capability: str) -> bool:
+    """Whether the processor has what a vector width needs; where it does not say, that is tried."""
+    flags = _flags()
+    return flags is None or _CAPABILITIES[capability] <= flags
+
+
+@cache
+def _cpuinfo() -> tuple[str, ...]:
+    try:
+        return tuple(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return ()
+
+
+def _flags() -> frozenset[str] | None:
+    return next((frozenset(line.split()) for line in _cpuinfo() if line.startswith("flags")), None)
+
+
 @cache
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    models = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
     return re.sub(r"[^A-Za-z0-9_.,+:() @-]", "_", (models or [platform.processor()])[0])[:120]
 
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from gradseal.errors import Error, MalformedBundle, ReplayError, StoreError
 from gradseal.precede.log import Log, read_log
 from gradseal.program.arithmetic import Exact
-from gradseal.program.native import Environment
+from gradseal.program.native import Environment, attainable
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.manifest import Manifest
 from gradseal.store.files import FsspecFiles
-from gradseal.study.numerics import BASE, FLOAT32, Variant, attainable, variants_for
+from gradseal.study.numerics import BASE, FLOAT32, Variant, variants_for
 from gradseal.study.numerics_run import Mark, Progress, Run, Session
 from gradseal.verify.contents import Contents, read_contents
 from gradseal.verify.distances import Distances

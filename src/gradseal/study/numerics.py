@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradseal.errors import Error
 from gradseal.program.graph import Graph
-from gradseal.program.native import Environment
+from gradseal.program.native import Environment, has_capability
 from gradseal.program.operators import RANDOM
 from gradseal.program.randomness import derive, permutation
 
@@ -39,14 +37,6 @@ _WIDTHS = {
     "avx2": {"cpu_capability": "AVX2", "onednn_isa": "AVX2", "mkl_mode": "AVX2"},
     "avx512": {"cpu_capability": "AVX512", "onednn_isa": "AVX512_CORE", "mkl_mode": "AVX512"},
 }
-_FLAGS = {
-    "DEFAULT": frozenset[str](),
-    "AVX2": frozenset(["avx2", "fma"]),
-    "AVX512": frozenset(["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"]),
-}
-"""What a processor must have for each of ATen's widths, the narrowest first; a process that is told to use
-what is not there ends at its first step."""
-
 _FACTORS: Mapping[str, tuple[int, ...]] = {
     "aten.mm": (0, 1),
     "aten.bmm": (0, 1),
@@ -126,29 +116,6 @@ def variants_for(
     return offered, left_out
 
 
-def attainable(environment: Environment) -> Environment:
-    """The environment as far as this machine can have it: with the widest vectors that it has."""
-    wanted = environment.cpu_capability
-    if wanted not in _FLAGS or _has(wanted):
-        return environment
-    return replace(environment, cpu_capability=[name for name in _FLAGS if _has(name)][-1])
-
-
-def _has(capability: str) -> bool:
-    """Whether the processor has what a width needs; where it does not say, that is tried."""
-    flags = _flags()
-    return flags is None or _FLAGS[capability] <= flags
-
-
-@cache
-def _flags() -> frozenset[str] | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    return next((frozenset(line.split()) for line in lines if line.startswith("flags")), None)
-
-
 def _candidates(
     environment: Environment, family: str, graphs: Iterable[Graph]
 ) -> Iterable[tuple[Variant, str]]:
@@ -162,7 +129,7 @@ def _candidates(
         few = "" if threads <= cores else "there are fewer processors"
         yield Variant(name=f"threads {threads}", environment={"threads": threads}), cpu or few
     for name, fields in _WIDTHS.items():
-        missing = "" if _has(fields["cpu_capability"]) else "the processor does not have it"
+        missing = "" if has_capability(fields["cpu_capability"]) else "the processor does not have it"
         yield Variant(name=f"width {name}", environment=fields), cpu or missing
     yield Variant(name="onednn off", environment={"onednn": False}), cpu or onednn
     yield Variant(name="mkl compatible", environment={"mkl_mode": "COMPATIBLE"}), cpu or mkl

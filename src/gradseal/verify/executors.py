@@ -24,7 +24,7 @@ from typing import IO, Any, Protocol
 from gradseal import errors
 from gradseal.errors import Error, ReplayError
 from gradseal.program.arithmetic import Arithmetic, Exact
-from gradseal.program.native import NUMERICAL_PREFIXES, Environment
+from gradseal.program.native import NUMERICAL_PREFIXES, Environment, attainable
 from gradseal.program.seeds import Seeds
 from gradseal.proof.manifest import Manifest
 from gradseal.verify.distances import Distance, Distances
@@ -176,7 +176,7 @@ def native_variables(environment: Environment) -> dict[str, str]:
 def _variables(arithmetic: Arithmetic) -> dict[str, str]:
     if isinstance(arithmetic, Exact):
         return dict(os.environ)  # as the verifier has it: no setting changes a bit
-    return native_variables(arithmetic)
+    return native_variables(attainable(arithmetic))
 
 
 def _next_line(lines: queue.Queue[bytes], wait: float, began: float, total: float | None) -> bytes:
