@@ -1,6 +1,7 @@
-"""Writes what a study found into README and docs: `python tests/study_pages.py STUDY`.
+"""Writes what a study found into README and docs: `python tests/study_pages.py STUDY [PART.json ...]`.
 
-STUDY is the directory of a `gradseal study --out STUDY`. What a page wants stands between a line
+STUDY is the directory of a `gradseal study --out STUDY`; a part that was made by itself, with more effort,
+may take the place of the study's own. What a page wants stands between a line
 `<!-- measured: NAME -->` and the next `<!-- end -->`; docs/reference/results.md has everything, and
 docs/reference/results.json the same without its plots, from which a test makes the pages again.
 """
@@ -11,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from gradseal.study.section import Section, Table
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "reference" / "results.json"
 RESULTS = ROOT / "docs" / "reference" / "results.md"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "theory" / "paper.md", ROOT / "docs" / "guide" / "when.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "theory" / "paper.md",
+    ROOT / "docs" / "theory" / "precedence.md",
+)
 MARK = re.compile(r"<!-- measured: ([^>]+) -->\n(?:.*?)<!-- end -->\n", re.DOTALL)
 SHOWN = {
     "jia2021": "`jia2021`, absolute",
@@ -40,6 +45,13 @@ def kept(study: Mapping[str, Any]) -> dict[str, Any]:
     """A study without its plots, small enough to keep."""
     sections = [{**section, "plots": []} for section in study["sections"]]
     return {**study, "sections": sections}
+
+
+def with_parts(study: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A study in which some parts are those of others."""
+    own = {section["part"]: (section, part["repeat"]) for part in parts for section in part["sections"]}
+    sections = [own.get(section["part"], (section, ""))[0] for section in study["sections"]]
+    return {**study, "sections": sections, "apart": {name: repeat for name, (_, repeat) in own.items()}}
 
 
 def sections_of(study: Mapping[str, Any]) -> dict[str, Section]:
@@ -60,7 +72,8 @@ def filled(page: str, study: Mapping[str, Any]) -> str:
 def measured(name: str, study: Mapping[str, Any], sections: Mapping[str, Section]) -> str:
     """What stands under one mark."""
     if name == "results":
-        text = f"\n{_made(study)}\n\n{_first(sections['matrix'])}\n"
+        apart = "".join(f" The part `{part}` is of `{by}`." for part, by in study["apart"].items())
+        text = f"\n{_made(study)}{apart}\n\n{_first(sections['matrix'])}\n"
         return text + "".join(f"\n**{s.title}.**\n\n{_list(s.said)}" for s in sections.values()) + "\n"
     if name in ATTACKS:
         return f"\n{_row(sections['matrix'], ATTACKS[name])}\n"
@@ -70,6 +83,8 @@ def measured(name: str, study: Mapping[str, Any], sections: Mapping[str, Section
 def results_page(study: Mapping[str, Any]) -> str:
     """The page with everything."""
     text = f"# Results of the study\n\n{_made(study)} How to make it: [Measure](../guide/study.md).\n"
+    for name, repeat in study["apart"].items():
+        text += f"\nThe part `{name}` was made by itself: `{repeat}`.\n"
     facts = "; ".join(f"{name} {value}" for name, value in study["facts"].items())
     text += f"\nThe machine: {facts}. It took {study['seconds']:.0f} seconds.\n\n"
     return text + "\n".join(section_markdown(section) for section in sections_of(study).values()) + "\n"
@@ -124,7 +139,11 @@ def main() -> int:
     """Fills all pages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", type=Path)
-    study = kept(json.loads((parser.parse_args().study / "study.json").read_text(encoding="utf-8")))
+    parser.add_argument("parts", type=Path, nargs="*")
+    given = parser.parse_args()
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in given.parts]
+    whole = json.loads((given.study / "study.json").read_text(encoding="utf-8"))
+    study = kept(with_parts(whole, parts))
     KEPT.write_text(json.dumps(study, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     RESULTS.write_text(results_page(study), encoding="utf-8")
     for path in PAGES:
