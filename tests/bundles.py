@@ -126,7 +126,7 @@ def record_run(
     *,
     mode: str = "step",
     prepare: Callable[[nn.Module], None] = lambda model: None,
-    optimizer: Callable[[nn.Module], torch.optim.SGD] = sgd,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] = sgd,
     stop_after: int | None = None,
     **options: Any,
 ) -> nn.Module:

@@ -67,6 +67,7 @@ def calibration(manifest: Manifest | None = None, **changed: Any) -> Calibration
     plan = manifest.plan if manifest else None
     fitting = Calibration(
         tau=1e-4,
+        state_tau=2e-4,
         margin=1.0,
         floor=1e-6,
         false_rejection=0.05,

@@ -30,7 +30,9 @@ NAMES = ("order", "float64")
 Errors = Callable[[int, str, int], float]
 
 
-def made_up(error: Errors, *, equal: bool = True, every: int = 2) -> Callable[..., Measurement]:
+def made_up(
+    error: Errors, *, equal: bool = True, every: int = 2, state: Errors = lambda *_: 0.0
+) -> Callable[..., Measurement]:
     """In place of `measure`: updates of length 2, errors as a function of segment, variant and steps."""
 
     def measure(url: str, *, segments: Sequence[int], family: str, progress: Any) -> Measurement:
@@ -42,6 +44,8 @@ def made_up(error: Errors, *, equal: bool = True, every: int = 2) -> Callable[..
                 step=step,
                 error=Distances(l2=2 * error(segment, name, step)),
                 update=Distances(l2=2.0),
+                state=state(segment, name, step) if step == every else None,
+                state_group="exp_avg" if step == every and state(segment, name, step) else "",
             )
             for segment, step in marks
             for name in NAMES
@@ -88,6 +92,35 @@ def test_the_tolerance_is_the_margin_times_the_largest_score_of_too_few(run: Pat
     assert own.exponent == pytest.approx(0.5)
     assert own.coefficient == pytest.approx(own.tau / 3 / 30 * 15.5 * 0.75 / math.sqrt(2), rel=0.2)
     assert "too few" in "\n".join(calibration_lines(made))
+
+
+def test_the_rest_of_a_state_has_a_tolerance_of_its_own(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = calibrate([open_source(str(run))], Wanted(margin=3.0))
+    assert without.calibration.state_tau == 0.0
+    assert "state tau  0: nothing else in a state differed" in "\n".join(calibration_lines(without))
+    monkeypatch.setattr(
+        calibrating, "measure", made_up(slight, state=lambda segment, name, _: (30 - segment) * 1e-5)
+    )
+    made = calibrate([open_source(str(run))], Wanted(margin=3.0))
+    assert made.calibration.state_tau == pytest.approx(3 * 30e-5)
+    assert made.calibration.tau == without.calibration.tau
+    assert (made.state_bound.rank, made.state_bound.rate) == (made.bound.rank, made.bound.rate)
+    lines = "\n".join(calibration_lines(made))
+    for part in ("state tau  0.0009: 3 times the largest score", "at most twice as many", "exp_avg"):
+        assert part in lines
+
+
+def test_a_group_that_nothing_bounds_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state(segment: int, name: str, step: int) -> float:
+        return math.inf if (segment, name) == (7, "float64") else 1e-6
+
+    monkeypatch.setattr(calibrating, "measure", made_up(slight, state=state))
+    with pytest.raises(Error, match=r"bounds exp_avg: under float64 .* in segment 7") as raised:
+        calibrate([open_source(str(run))], Wanted())
+    assert "exact arithmetic" in raised.value.advice
+    some = calibrate([open_source(str(run))], Wanted(false_rejection=0.3, segments=30))
+    assert some.calibration.state_tau == 1e-6
+    assert "in 1 segments nothing bounds exp_avg" in "\n".join(calibration_lines(some))
 
 
 def test_with_enough_scores_the_rate_is_that_asked_for(run: Path) -> None:

@@ -78,6 +78,26 @@ def test_variants_end_near_the_baseline_and_coarser_ones_farther(bundle: Path, h
     assert max(measured.scores(3, without="tf32").values()) < 1e-5
 
 
+def test_the_rest_of_a_state_is_compared_at_a_segments_end(tmp_path: Path, here: None) -> None:
+    """AdamW, whose two moments differ by noise, each by a share of its own change."""
+    record_run(
+        tmp_path / "run",
+        mlp,
+        steps=8,
+        every=2,
+        optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
+    )
+    measured = measure(tmp_path / "run", segments=[0, 2], variants=[FLOAT64, TF32], marks=[1, 2, 3, 4])
+    ends = {(m.segment, m.variant): m for m in measured.measured if m.step == 2}
+    assert len(ends) == 4
+    assert all(m.state is None and not m.state_group for m in measured.measured if m.step != 2)
+    assert {m.state_group for m in ends.values()} <= {"exp_avg", "exp_avg_sq"}
+    for segment in (0, 2):
+        fine, coarse = (ends[segment, name].state or 0.0 for name in ("float64", "tf32"))
+        assert 0 < fine < 1e-5 < coarse < 1e-1
+    assert measured.state_scores(2) == {s: ends[s, "tf32"].state for s in (0, 2)}
+
+
 def test_a_process_is_started_for_each_variant(bundle: Path) -> None:
     two = Variant(name="threads 2", environment={"threads": 2, "onednn": False})
     told: list[tuple[str, int, int]] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from bundles import Forgery, check, findings, record_run, statuses
 from elsewhere import Elsewhere, calibration, manifest_of
@@ -19,6 +22,21 @@ from gradseal.verify.verdict import Check, ClaimName, Outcome, Result, Verdict
 from in_process import InProcess
 
 HERE = Elsewhere(fields={})
+
+
+class Normed(nn.Module):
+    """Has buffers that have noise, and a counter that has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A bias before the norm would have a gradient of rounding errors alone, which Adam makes large.
+        self.first = nn.Linear(64, 16, bias=False)
+        self.norm, self.last = nn.BatchNorm1d(16), nn.Linear(16, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.norm(self.first(images.flatten(1))).relu()
+        out: torch.Tensor = self.last(hidden)
+        return out
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +93,13 @@ def test_an_honest_run_elsewhere_is_accepted_as_supported(run: Path) -> None:
     assert verdict.outcome is Outcome.ACCEPTED
     assert (statuses(verdict)["computation"], statuses(verdict)["data"]) == ("supported", "supported")
     told = evidence(verdict)
-    for part in ("within 0.0001 of their update", "calibrator.example", "95% confidence", "reach 0.00"):
+    for part in ("within 0.0001 of their update", "calibrator.example", "90% confidence", "reach 0.00"):
         assert part in told
-    assert "not compared" in told
+    assert "the rest of their state to within 0.0002 of its change" in told
+    assert "losses are not compared" in told
+    assert "all segments end within the tolerance for the rest of a state" in told
+    assert (verdict.tolerance["false_rejection"], verdict.tolerance["state_tau"]) == (0.1, 2e-4)
+    assert 0 < verdict.tolerance["largest_state_error"] < 2e-4
     assert verdict.tolerance["within"] > 0
     assert 0 < verdict.tolerance["largest_error"] < 1e-4
     assert 1e-4 <= verdict.tolerance["reach"] < 0.1
@@ -166,6 +188,7 @@ def test_a_bound_counts_only_segments_with_evidence(run: Path) -> None:
     ends = {0, 23} - {r.number for r in verdict.segments.rows if (r.update or 0.0) <= updates[2]}
     assert f"of {21 - len(ends)} other segments with evidence" in drawn
     assert "3 of 24 updates are below the floor" in evidence(verdict)
+    assert re.search(r"short updates too: with 95% .* of the 22 that were drawn from", evidence(verdict))
     plain = (1e-4 * sum(updates)) / (verdict.segments.distance or 1.0)
     assert verdict.tolerance["reach"] == pytest.approx(
         plain + (1 - 1e-4) * sum(updates[:3]) / (verdict.segments.distance or 1.0)
@@ -217,17 +240,97 @@ def test_the_page_tells_tolerance_and_reach(run: Path) -> None:
     assert '<strong class="refuted">differs' not in page
 
 
-def test_a_false_optimizer_state_passes_and_the_verdict_says_that_it_would(run: Path, tmp_path: Path) -> None:
-    """The limit that docs/guide/calibrate.md states."""
-    forgery = Forgery.of(run, tmp_path / "forged")
-    name = next(name for name in forgery.states[12] if not name.startswith("parameters/"))
-    size = next(spec.size_bytes for spec in forgery.program.layout if spec.name == name)
+def optimizer_named(name: str) -> Any:
+    """One that keeps a momentum, or moments."""
+    if name == "sgd":
+        return lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    return lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+
+def moved(source: Path, target: Path, key: str, change: Any, state: int = 12) -> Path:
+    """A copy in whose state a tensor that the name ends in is another, and all is sealed again."""
+    forgery = Forgery.of(source, target)
+    name = next(name for name in forgery.states[state] if name.endswith(key))
+    spec = next(spec for spec in forgery.program.layout if spec.name == name)
     kept = torch.frombuffer(
-        bytearray(read_blob(forgery.copy.files, forgery.states[12][name], 1 << 20)), dtype=torch.float32
+        bytearray(read_blob(forgery.copy.files, forgery.states[state][name], 1 << 20)),
+        dtype=getattr(torch, spec.dtype),
     )
-    forgery.put_tensor(12, name, (kept + 1e-9).numpy().tobytes())
-    assert kept.numel() * 4 == size
+    forgery.put_tensor(state, name, change(kept.clone()).numpy().tobytes())
     forgery.write(refill=False)
-    verdict = verified(tmp_path / "forged", "full")
+    return target
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 1.01])
+def test_a_false_momentum_is_beyond_though_the_next_segment_replays_honestly(
+    run: Path, tmp_path: Path, factor: float
+) -> None:
+    path = moved(run, tmp_path / "forged", "/momentum_buffer", lambda kept: kept * factor)
+    verdict = verified(path, "full")
+    beyond = [f for f in findings(verdict, Result.UNDECIDED, Check.TOLERANCE) if f.segment == 11]
+    assert ["momentum_buffer ends" in f.message for f in beyond] == [True]
+    assert beyond[0].allowed == 2e-4
+    assert beyond[0].measured is not None
+    assert beyond[0].measured > 2e-3
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert statuses(verdict)["computation"] == "not shown"
+    assert verdict.tolerance["state_group"] == "momentum_buffer"
+
+
+def test_a_false_momentum_is_beyond_below_the_floor_too(run: Path, tmp_path: Path) -> None:
+    path = moved(run, tmp_path / "forged", "/momentum_buffer", torch.zeros_like)
+    verdict = verified(path, "full", floor=1e3)
+    (beyond,) = [f for f in findings(verdict, Result.UNDECIDED, Check.TOLERANCE) if f.segment == 11]
+    assert "momentum_buffer ends" in beyond.message
+    assert verdict.tolerance["within"] == 0
+
+
+def test_what_a_group_may_drift_is_told(run: Path, tmp_path: Path) -> None:
+    """The limit that docs/guide/calibrate.md states."""
+    path = moved(run, tmp_path / "forged", "/momentum_buffer", lambda kept: kept + 1e-9)
+    verdict = verified(path, "full")
     assert statuses(verdict)["computation"] == "supported"
-    assert "a false one moves later segments" in evidence(verdict)
+    assert "compared in groups: momentum_buffer; drift" in evidence(verdict)
+    assert "the reach does not know of it" in evidence(verdict)
+
+
+@pytest.mark.parametrize("cap", [1e-5, 1e-12])
+def test_the_cap_holds_for_the_rest_of_a_state(run: Path, cap: float) -> None:
+    verdict = verified(run, "full", cap=cap, tau=1e-12 if cap < 1e-9 else 1e-5)
+    assert (verdict.tolerance["state_tau"], verdict.tolerance["capped"]) == (cap, True)
+    assert ("rest of a state" in said(verdict, Result.UNDECIDED)) == (cap == 1e-12)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_honest_buffers_moments_and_counters_are_within_and_false_ones_are_not(
+    tmp_path: Path, name: str
+) -> None:
+    record_run(tmp_path / "run", Normed, steps=12, every=2, optimizer=optimizer_named(name))
+    verdict = verified(tmp_path / "run", "full", tau=1e-3, state_tau=1e-3)
+    assert statuses(verdict)["computation"] == "supported", said(verdict, Result.UNDECIDED)
+    assert 0 < verdict.tolerance["largest_state_error"] < 1e-3
+    assert verdict.tolerance["within"] == 6
+    assert "all segments end within the tolerance for the rest of a state" in evidence(verdict)
+    false = {"num_batches_tracked": lambda kept: kept + 1, "running_var": lambda kept: kept * 1.5}
+    for key, change in false.items():
+        path = moved(tmp_path / "run", tmp_path / key, key, change, state=3)
+        verdict = verified(path, "full", tau=1e-3, state_tau=1e-3)
+        (beyond,) = [f for f in findings(verdict, Result.UNDECIDED, Check.TOLERANCE) if f.segment == 2]
+        counter = key == "num_batches_tracked"
+        assert (f"{key} differs where" if counter else "buffers ends") in beyond.message
+        assert (beyond.measured is None) == counter
+        assert json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+
+
+def test_without_a_rest_only_parameters_are_told(tmp_path: Path) -> None:
+    record_run(
+        tmp_path / "run",
+        steps=8,
+        every=1,
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.05),
+    )
+    verdict = verified(tmp_path / "run", "full", state_tau=0.0)
+    assert statuses(verdict)["computation"] == "supported"
+    assert verdict.tolerance["state_tau"] is None
+    assert (verdict.tolerance["false_rejection"], verdict.tolerance["confidence"]) == (0.05, 0.95)
+    assert "rest of" not in evidence(verdict)

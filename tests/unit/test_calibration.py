@@ -43,6 +43,11 @@ def test_what_is_signed_is_read() -> None:
     assert found.signer == str(KEY)
 
 
+def test_a_program_without_a_rest_has_a_tolerance_of_0() -> None:
+    own = calibration(state_tau=0.0)
+    assert read(sign_calibration(own, [CALIBRATOR])) == own
+
+
 def test_any_pinned_key_will_do() -> None:
     data = sign_calibration(calibration(), [CALIBRATOR])
     found = read_calibration(data, keys=[OTHER.verification_key, KEY], where="c.txt")
@@ -68,6 +73,7 @@ def test_a_changed_digit_is_noticed() -> None:
 
 FLOATS = {
     "tau": (0.0, -1.0, math.inf, math.nan),
+    "state_tau": (-1.0, -0.5, math.inf, math.nan),
     "margin": (0.5, math.inf, math.nan),
     "floor": (0.0, -1.0, math.inf, math.nan),
     "false_rejection": (0.0, 1.0, math.nan),
@@ -106,6 +112,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], type[Error], str]] = {
     "threads": (lambda d: d["environment"].update(threads=0), MalformedBundle, "c.txt: environment.threads"),
     "exact": (lambda d: d["environment"].update(kind="exact"), UnknownKind, "c.txt: environment.kind"),
     "further field": (put("more", 1), MalformedBundle, "c.txt"),
+    "no tolerance of the rest": (lambda d: d.pop("state_tau"), MalformedBundle, "c.txt: state_tau"),
     "missing field": (lambda d: d.pop("floor"), MalformedBundle, "c.txt: floor"),
 }
 

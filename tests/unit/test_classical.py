@@ -212,7 +212,8 @@ def test_an_angle_of_nothing_is_none() -> None:
 def test_an_answer_whose_distances_are_none_is_not_taken(said: str) -> None:
     line = (
         '{"kind":"segment","segment":0,"equal":false,"differing":[],"moved":[],"independent":[],'
-        '"error":%s,"update":{"l1":0.0,"l2":0.0,"linf":0.0,"cosine":NaN},"seconds":0.5}'
+        '"error":%s,"update":{"l1":0.0,"l2":0.0,"linf":0.0,"cosine":NaN},'
+        '"state":0.0,"state_group":"","seconds":0.5}'
     )
     with pytest.raises(WorkerDied):
         _answer((line % said).encode())

@@ -237,12 +237,12 @@ def test_a_tensor_of_the_state_before_that_changed_since_it_was_hashed_is_notice
         lengths.between(digests[:1], digests[1:])
 
 
-def test_what_is_no_number_is_said_as_such_and_integers_have_no_length() -> None:
+def test_what_is_no_number_has_no_known_length_and_nor_have_integers_that_change() -> None:
     state = [torch.tensor([1.0, 2.0]), torch.tensor([1, 2])]
     other = [torch.tensor([1.0, math.nan]), torch.tensor([5, 6])]
-    lengths = followed([state, [state[0], other[1]], [other[0], other[1]]])
-    assert lengths.updates[0] == 0
-    assert math.isnan(lengths.updates[1])
+    lengths = followed([state, [2 * state[0], state[1]], [2 * state[0], other[1]], [other[0], other[1]]])
+    assert lengths.updates[0] == pytest.approx(math.sqrt(5))
+    assert all(math.isnan(length) for length in lengths.updates[1:])
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
@@ -319,7 +319,8 @@ def test_an_answer_whose_cost_is_no_duration_is_not_taken(seconds: str) -> None:
     line = (
         '{"kind":"segment","segment":0,"equal":true,"differing":[],"moved":[],"independent":[],'
         '"error":{"l1":0.0,"l2":0.0,"linf":0.0,"cosine":0.0},'
-        '"update":{"l1":0.0,"l2":0.0,"linf":0.0,"cosine":0.0},"seconds":%s}'
+        '"update":{"l1":0.0,"l2":0.0,"linf":0.0,"cosine":0.0},'
+        '"state":0.0,"state_group":"","seconds":%s}'
     )
     with pytest.raises(WorkerDied):
         _answer((line % seconds).encode())

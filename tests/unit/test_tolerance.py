@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -16,9 +17,10 @@ def result(error: float, update: float, *, equal: bool = False) -> SegmentResult
     return SegmentResult(segment=0, equal=equal, error=Distances(l2=error), update=Distances(l2=update))
 
 
-def tolerance(cap: float = 1.0, **changed: float) -> Tolerance:
-    own = calibration(None, **{"tau": 0.125, "floor": 2.0, "false_rejection": 0.05, **changed})
-    return Tolerance(calibration=own, cap=cap, measured=True)
+def tolerance(cap: float = 1.0, groups: tuple[str, ...] = (), **changed: float) -> Tolerance:
+    fields = {"tau": 0.125, "state_tau": 0.25, "floor": 2.0, "false_rejection": 0.05, **changed}
+    own = calibration(None, **fields)
+    return Tolerance(calibration=own, cap=cap, measured=True, groups=groups)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,46 @@ def tolerance(cap: float = 1.0, **changed: float) -> Tolerance:
 )
 def test_a_replay_is_worth_what_its_distance_says(error: float, update: float, standing: Standing) -> None:
     assert tolerance().standing(result(error, update)) is standing
+
+
+@pytest.mark.parametrize(
+    ("state", "update", "standing"),
+    [
+        (0.25, 8.0, Standing.WITHIN),
+        (0.2500001, 8.0, Standing.BEYOND),
+        (math.inf, 8.0, Standing.BEYOND),
+        (math.nan, 8.0, Standing.BEYOND),
+        (0.25, 1.0, Standing.NO_EVIDENCE),
+        (0.2500001, 1.0, Standing.BEYOND),
+    ],
+)
+def test_the_rest_of_a_state_has_a_tolerance_of_its_own(
+    state: float, update: float, standing: Standing
+) -> None:
+    own = replace(result(0.0, update), state=state, state_group="exp_avg")
+    assert tolerance(groups=("exp_avg",)).standing(own) is standing
+
+
+def test_where_nothing_else_had_noise_nothing_else_may_differ() -> None:
+    own = replace(result(0.0, 8.0), state=1e-12, state_group="buffers")
+    assert tolerance(state_tau=0.0, groups=("buffers",)).standing(own) is Standing.BEYOND
+
+
+def test_two_bounds_are_missed_at_most_by_twice_as_many() -> None:
+    one, two = tolerance(), tolerance(groups=("exp_avg",))
+    assert (one.false_rejection, two.false_rejection) == (0.05, 0.1)
+    assert one.confidence == 0.95
+    assert two.confidence == pytest.approx(0.9)
+    results = [replace(result(0.0, 8.0), state=0.3, state_group="exp_avg")] * 3 + [result(0.0, 8.0)] * 7
+    by_hand = sum(math.comb(10, i) * 0.1**i * 0.9 ** (10 - i) for i in range(3, 11))
+    beyond, _, probability = two.improbable(results)
+    assert beyond == 3
+    assert probability == pytest.approx(by_hand)
+
+
+def test_a_cap_below_either_takes_the_rate_away() -> None:
+    assert [tolerance(cap=0.2, groups=groups).capped for groups in ((), ("buffers",))] == [False, True]
+    assert tolerance(cap=0.2).state_tau == 0.2
 
 
 def test_equal_bits_pass_whatever_their_update() -> None:

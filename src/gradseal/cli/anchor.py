@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gradseal.cli.main import BROKEN
+from gradseal.cli.numbers import FiniteRange
 from gradseal.cli.paths import reading
 from gradseal.precede.asked import Asked
 from gradseal.precede.hosts import Hosts
@@ -31,7 +32,7 @@ from gradseal.store.files import FsspecFiles
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 3_600),
+    type=FiniteRange(0.1, 3_600),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from gradseal.cli.numbers import FiniteRange
 from gradseal.cli.paths import reading
 from gradseal.cli.watching import Watcher
 from gradseal.errors import StoreError
@@ -33,7 +34,7 @@ from gradseal.report.words import finite, printable
 @click.option("--key", required=True, metavar="FILE", help="Your signing key; see gradseal key.")
 @click.option(
     "--false-rejection",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
     metavar="SHARE",
@@ -41,7 +42,7 @@ from gradseal.report.words import finite, printable
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.95,
     show_default=True,
     metavar="SHARE",
@@ -55,7 +56,7 @@ from gradseal.report.words import finite, printable
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=1.0,
     show_default=True,
     help="What the bound is multiplied by.",

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from gradseal.cli.numbers import FiniteRange
 from gradseal.cli.paths import reading
 from gradseal.verify.classical import DELTA, Classical, distance_named
 from gradseal.verify.distances import Distance
@@ -115,7 +116,7 @@ _OPTIONS = (
     ),
     click.option(
         "--delta",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         help="What a jia2021 policy allows: of --reference (by default 0.008), of the update, or as it is.",
     ),
     click.option(

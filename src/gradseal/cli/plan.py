@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from gradseal.cli.numbers import FiniteRange
 from gradseal.cli.paths import reading
 from gradseal.cli.watching import Watcher
 from gradseal.report.words import finite, printable
@@ -19,19 +19,8 @@ if TYPE_CHECKING:
     from gradseal.study.response import Mix, Response
 
 
-class _Number(click.FloatRange):
-    """A number of a range, without `nan`, which no comparison excludes, and `inf`."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See click."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is no number", param, ctx)
-        return number
-
-
-_SHARE = _Number(0, 1, min_open=True, max_open=True)
-_PRICE = _Number(min=0)
+_SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
+_PRICE = FiniteRange(min=0)
 _EVERY = 10
 
 
@@ -51,7 +40,7 @@ _EVERY = 10
 )
 @click.option(
     "--forged-length",
-    type=_Number(1e-4, 1),
+    type=FiniteRange(1e-4, 1),
     default=0.1,
     show_default=True,
     help="The share of their length to rule out; 1 for no draws by length.",
@@ -61,7 +50,7 @@ _EVERY = 10
 )
 @click.option(
     "--displacement",
-    type=_Number(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="How far a prover must get, as a share of the path. If not given, as far as BUNDLE did, or 0.3.",
 )
 @click.option("--step-seconds", type=_PRICE, help="How long the replay of a step takes.")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from gradseal.cli.numbers import FiniteRange
 from gradseal.cli.paths import make_new_directory
 from gradseal.precede.asked import Asked
 from gradseal.precede.trust import load_trust
@@ -62,7 +63,7 @@ _LISTED = "\n".join(f"  {name:{_WIDTH}}  {what}" for name, what in RECIPES.items
 )
 @click.option(
     "--lead",
-    type=click.FloatRange(0, 86_400),
+    type=FiniteRange(0, 86_400),
     metavar="SECONDS",
     help="How long before the first slot the manifest is sealed and anchored. [default: 20]",
 )

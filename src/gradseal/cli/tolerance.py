@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from gradseal.cli.numbers import FiniteRange
 from gradseal.errors import StoreError
 from gradseal.proof.note import MAX_NOTE_BYTES, VerificationKey
 from gradseal.verify.calibration import read_calibration
@@ -89,7 +90,7 @@ _OPTIONS = (
     ),
     click.option(
         "--tau-cap",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=FiniteRange(0, 1, min_open=True),
         metavar="SHARE",
         help="The largest tolerance that a calibration may bring, of the update; by default 0.1.",
     ),

@@ -26,6 +26,7 @@ KIND = "native"
 MAX_THREADS = 1024
 DEVICES = ("cpu", "cuda")
 
+_X86 = frozenset(["x86_64", "amd64", "i386", "i686"])
 _CAPABILITIES: Mapping[str, frozenset[str]] = {
     "DEFAULT": frozenset(),
     "AVX2": frozenset(["avx2", "fma"]),
@@ -143,6 +144,8 @@ def attainable(environment: Environment) -> Environment:
 
 def has_capability(capability: str) -> bool:
     """Whether the processor has what a vector width needs; where it does not say, that is tried."""
+    if platform.machine().lower() not in _X86:
+        return capability == "DEFAULT"
     flags = _flags()
     return flags is None or _CAPABILITIES[capability] <= flags
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -9,19 +10,27 @@ from typing import Any
 from gradseal.program.native import differences
 from gradseal.report.words import printable
 from gradseal.study.calibrating import Calibrated
+from gradseal.study.tolerance_bound import Bound
 
 _THIRDS = ("first", "middle", "last")
-_HEADINGS = ("variant", "median", "largest", *(f"{third} third" for third in _THIRDS))
+_HEADINGS = ("variant", "median", "largest", *(f"{third} third" for third in _THIRDS), "rest", "in")
 
 
 def calibration_lines(made: Calibrated) -> list[str]:
     """All of it, as lines."""
     own = made.calibration
-    lines = ["relative error at a segment's end, and its median by third of the run:", ""]
+    lines = [
+        "relative error at a segment's end, its median by third of the run, and the largest",
+        "of the rest of the state, with its group:",
+        "",
+    ]
     lines += _table([_HEADINGS, *(_cells(row) for row in variants(made))])
-    lines += ["", f"tau        {own.tau:.6g}: {own.margin:g} times the {_ordinal(made)}"]
+    lines += ["", f"tau        {own.tau:.6g}: {own.margin:g} times the {_ordinal(made.bound)}"]
+    lines += _rest(made)
     rate = f"at most {own.false_rejection:.3g} of honest segments lie beyond"
     lines.append(f"rate       with {own.confidence:.0%} confidence {rate}")
+    if own.state_tau:
+        lines.append("           of each by itself; beyond one of the two at most twice as many")
     if own.false_rejection > made.asked_rate:
         said = f"more than the {made.asked_rate:g} asked for: {own.segments} segments are too few"
         lines.append(f"           {said}")
@@ -35,11 +44,24 @@ def calibration_lines(made: Calibrated) -> list[str]:
     return lines + [f"baseline   {said}" for said in baseline(made)]
 
 
+def _rest(made: Calibrated) -> list[str]:
+    own = made.calibration
+    if not own.state_tau:
+        return ["state tau  0: nothing else in a state differed, and nothing may"]
+    lines = [f"state tau  {own.state_tau:.6g}: {own.margin:g} times the {_ordinal(made.state_bound)}"]
+    unbounded = {one.segment: one.state_group for one, _ in made.ends() if one.state == math.inf}
+    if unbounded:
+        said = f"in {len(unbounded)} segments nothing bounds {', '.join(sorted(set(unbounded.values())))}"
+        lines.append(f"           {printable(said)}: an honest run has such segments beyond")
+    return lines
+
+
 def calibration_json(made: Calibrated) -> dict[str, Any]:
     """All of it, as JSON values; whoever prints them has to replace what is no number."""
     return {
         "calibration": made.calibration.to_json(),
-        "bound": {"value": made.bound.value, "rank": made.bound.rank, "scores": made.bound.scores},
+        "bound": _bound_json(made.bound),
+        "state_bound": _bound_json(made.state_bound),
         "asked_rate": made.asked_rate,
         "variants": variants(made),
         "left_out": left_out(made),
@@ -53,11 +75,19 @@ def calibration_json(made: Calibrated) -> dict[str, Any]:
     }
 
 
+def _bound_json(bound: Bound) -> dict[str, Any]:
+    return {"value": bound.value, "rank": bound.rank, "scores": bound.scores}
+
+
 def variants(made: Calibrated) -> list[dict[str, Any]]:
-    """For each variant its relative errors at the segments' ends: median, largest, and median by third."""
+    """For each variant its relative errors at the segments' ends: median, largest, and median by third.
+
+    And the largest of the rest of the state, with its group.
+    """
     ends, rows = made.ends(), []
     for name in made.calibration.variants:
         own = [(one.relative, place) for one, place in ends if one.variant == name]
+        rest = max((one for one, _ in ends if one.variant == name), key=lambda one: one.state or 0.0)
         thirds = [[error for error, place in own if int(3 * place) == third] for third in range(3)]
         rows.append(
             {
@@ -65,6 +95,8 @@ def variants(made: Calibrated) -> list[dict[str, Any]]:
                 "median": median(error for error, _ in own),
                 "largest": max(error for error, _ in own),
                 "thirds": [median(third) if third else None for third in thirds],
+                "state": rest.state or 0.0,
+                "state_group": rest.state_group,
             }
         )
     return rows
@@ -92,16 +124,16 @@ def baseline(made: Calibrated) -> list[str]:
     return said
 
 
-def _ordinal(made: Calibrated) -> str:
-    bound = made.bound
+def _ordinal(bound: Bound) -> str:
     if bound.rank == bound.scores:
         return f"largest score of {bound.scores} segments, {bound.value:.6g}"
     return f"score that is number {bound.rank} of {bound.scores} segments', {bound.value:.6g}"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    numbers = [row["median"], row["largest"], *row["thirds"]]
-    return (row["variant"], *("-" if number is None else f"{number:.3g}" for number in numbers))
+    numbers = [row["median"], row["largest"], *row["thirds"], row["state"]]
+    cells = ("-" if number is None else f"{number:.3g}" for number in numbers)
+    return (row["variant"], *cells, printable(row["state_group"]) or "-")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ _COLOURS = (SERIES, BAD, GOOD, OPEN, TEXT)
 _LINES = ("-", "--", ":", "-.")
 _MARKS = "osD^v"
 _HEIGHT, _LINE_HEIGHT = 250, 18
+_LABEL_WIDTH = 30
+"""Characters in a line of a vertical axis's label; more are cut off."""
+
 _SMALLEST, _LARGEST = 1e-300, 1e300
 
 
@@ -34,7 +38,7 @@ def curve(plot: section.Plot) -> Plot:
 
 def _draw(axes: Axes, plot: section.Plot) -> None:
     axes.set_xlabel(plot.x)
-    axes.set_ylabel(plot.y)
+    axes.set_ylabel(textwrap.fill(plot.y, _LABEL_WIDTH))
     if plot.log_x:
         axes.set_xscale("log")
     if plot.log_y:

@@ -76,9 +76,10 @@ def policy(policy: Policy) -> Facts:
 
 
 def _tolerance(said: Mapping[str, Any]) -> Facts:
-    rate, confidence = said["false_rejection"], said["confidence"]
+    rate, confidence, rest = said["false_rejection"], said["confidence"], said["state_tau"]
     return {
         "tau": f"{said['tau']:.4g} of the update" + (", capped by the policy" if said["capped"] else ""),
+        **({} if rest is None else {"tau of the rest of a state": f"{rest:.4g} of a group's change"}),
         "honest segments beyond": "not known, as it is capped"
         if rate is None
         else f"at most {rate:.2g}, with {confidence:.0%} confidence",
@@ -86,8 +87,14 @@ def _tolerance(said: Mapping[str, Any]) -> Facts:
         "replays": f"{said['equal']:,} equal, {said['within']:,} within, {said['beyond']:,} beyond, "
         f"{said['no_evidence']:,} no evidence",
         "largest error": number(said["largest_error"]),
+        **({} if rest is None else {"largest error of the rest": _rest(said)}),
         "reach": number(said["reach"]) + ", of the way from start to end",
     }
+
+
+def _rest(said: Mapping[str, Any]) -> str:
+    group = said["state_group"]
+    return number(said["largest_state_error"]) + (f", in {group}" if group else "")
 
 
 def _classical(classical: Classical) -> Facts:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradseal.attacks.attack import Setting
+from gradseal.errors import Error
 from gradseal.recipes.recipe import load_recipe
 from gradseal.store.files import FsspecFiles
 from gradseal.study.audited import audited
@@ -70,7 +71,9 @@ def _digits(seed: int, steps: int) -> tuple[tuple[float, ...], float]:
         run = audited(FsspecFiles(suite.victim(seed, False).bundle))
     finally:
         suite.close()
-    return tuple(run.lengths.tolist()), run.displacement or math.nan
+    if not run.displacement:
+        raise Error("the run's way from start to end is not known, or none", where="digits")
+    return tuple(run.lengths.tolist()), run.displacement
 
 
 def _simulated(

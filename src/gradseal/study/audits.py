@@ -79,7 +79,8 @@ def _tell(effort: Effort, results: Mapping[str, Any]) -> Section:
         said.append(
             f"Simulated provers: {len(rows)} combinations of population, lengths, bound and prover, "
             f"{TRIALS:,} trials each; {failed} contradict the error that the verifier states (one-sided "
-            f"exact binomial test at {SIGNIFICANCE:g})."
+            f"exact binomial test at {SIGNIFICANCE:g}; were the error just that in all, chance would make "
+            f"{SIGNIFICANCE * len(rows):.2g} of them contradict it, expected)."
         )
         figures |= {"simulations": float(len(rows)), "simulations that contradict": float(failed)}
     return Section(

@@ -2,11 +2,13 @@
 
 1. From all segments that moved the weights, so many are drawn uniformly, without replacement.
 2. Each is replayed under every variant that is to be had here, against a baseline replay: `measure`.
-3. A segment's score is its largest relative error over the variants, at its end.
-4. The tolerance is the margin times the tolerance bound of the scores: `tolerance_bound`.
+3. A segment's score is its largest relative error over the variants, at its end. It has a second one, of the
+   rest of its state: the largest of a group, relative to the group's own change.
+4. Each tolerance is the margin times the tolerance bound of its scores: `tolerance_bound`.
 
-The stated rate is per segment, whichever of these variants replays it, for segments drawn as these were: runs
-of the same program on like data. It says nothing of numerics that were not varied. Errors are against the
+The stated rate is per segment and of each tolerance by itself, whichever of these variants replays it, for
+segments drawn as these were: runs of the same program on like data. At most twice as many are beyond one of
+the two. It says nothing of numerics that were not varied. Errors are against the
 baseline made here, so a bundle's sealed ends decide nothing, but its sealed starts and its data do: calibrate
 on runs that you trust. What comes out is `verify.calibration.Calibration`. Source: docs/guide/calibrate.md.
 """
@@ -36,7 +38,7 @@ from gradseal.verify.contents import check_opening, read_contents
 FALSE_REJECTION = 0.05
 CONFIDENCE = 0.95
 FLOOR_SLACK = 2.0**-20
-"""By how much the floor is below the least update measured, relatively: lengths are summed in several ways."""
+"""By how much the floor is below the least update measured, relatively: there are several sums."""
 
 WORST_RATE = 0.5
 """Where so few segments can be had that more than this share might lie beyond, there is nothing to state."""
@@ -91,6 +93,7 @@ class Calibrated:
     Args:
         calibration: To be signed.
         bound: Of the scores.
+        state_bound: Of those of the rest of the state.
         asked_rate: The false-rejection rate that was asked for.
         sources: The bundles that segments were drawn from.
         measurements: What was measured of each, in the same order.
@@ -99,6 +102,7 @@ class Calibrated:
 
     calibration: Calibration
     bound: Bound
+    state_bound: Bound
     asked_rate: float
     sources: tuple[Source, ...]
     measurements: tuple[Measurement, ...]
@@ -124,7 +128,7 @@ def calibrate(sources: Sequence[Source], wanted: Wanted, progress: Progress | No
 
     Raises:
         Error: Bundles that differ, a run with several programs, too few segments, no variant that gives other
-            bits here, or errors without bound.
+            bits here, or errors without bound; of the rest of a state it names the group.
         MalformedBundle, CorruptBlob, StoreError, ReplayError: As `measure`.
     """
     least = needed(wanted.false_rejection, wanted.confidence)
@@ -137,10 +141,19 @@ def calibrate(sources: Sequence[Source], wanted: Wanted, progress: Progress | No
         measure(s.url, segments=segments, family=wanted.family, progress=progress) for s, segments in chosen
     )
     used = tuple(source for source, _ in chosen)
-    bound = tolerance_bound(_scores(used, measurements), wanted.false_rejection, wanted.confidence)
+    bound, state_bound = (
+        tolerance_bound(scores, wanted.false_rejection, wanted.confidence)
+        for scores in (
+            _scores(used, measurements, lambda m, steps: m.scores(steps)),
+            _scores(used, measurements, lambda m, steps: m.state_scores(steps)),
+        )
+    )
+    _check_noise(measurements, bound, wanted.margin)
+    _check_state(measurements, state_bound, wanted.margin)
     return Calibrated(
-        calibration=_calibration(used, measurements, bound, wanted.margin),
+        calibration=_calibration(used, measurements, (bound, state_bound), wanted.margin),
         bound=bound,
+        state_bound=state_bound,
         asked_rate=wanted.false_rejection,
         sources=used,
         measurements=measurements,
@@ -229,24 +242,24 @@ def _drawn(sources: Sequence[Source], wanted: Wanted, least: int) -> list[list[i
     return [[segment for of, segment in chosen if of == number] for number in range(len(sources))]
 
 
-def _scores(sources: Sequence[Source], measurements: Sequence[Measurement]) -> list[float]:
-    """Each segment's largest relative error, over the variants, at its end."""
+def _scores(
+    sources: Sequence[Source],
+    measurements: Sequence[Measurement],
+    of: Callable[[Measurement, int], dict[int, float]],
+) -> list[float]:
+    """Each segment's largest relative error, over the variants, at its end: of one kind."""
     scores: list[float] = []
     for source, measurement in zip(sources, measurements, strict=True):
         plan = source.log.manifest.plan
         lengths = {len(plan.steps_of(segment)) for segment, _ in measurement.updates}
         for steps in sorted(lengths):
-            own = measurement.scores(steps)
+            own = of(measurement, steps)
             scores += [score for segment, score in own.items() if len(plan.steps_of(segment)) == steps]
     return scores
 
 
-def _calibration(
-    sources: Sequence[Source], measurements: Sequence[Measurement], bound: Bound, margin: float
-) -> Calibration:
-    names = tuple(dict.fromkeys(variant.name for m in measurements for variant in m.variants))
-    manifest = sources[0].log.manifest
-    if not names or not bound.value:
+def _check_noise(measurements: Sequence[Measurement], bound: Bound, margin: float) -> None:
+    if not _names(measurements) or not bound.value:
         raise Error(
             "no variant of numerics gave other bits here, so no noise was seen and no tolerance follows",
             where="numerics",
@@ -257,15 +270,40 @@ def _calibration(
             "so many replays ended at no number, or moved nothing, that no tolerance bounds them",
             where="scores",
         )
+
+
+def _check_state(measurements: Sequence[Measurement], bound: Bound, margin: float) -> None:
+    """Refuses to state a tolerance of the rest of a state that is none, and names what prevents it."""
+    if math.isfinite(margin * bound.value):
+        return
+    one = max((one for m in measurements for one in m.measured), key=lambda one: one.state or 0.0)
+    raise Error(
+        f"no tolerance bounds {one.state_group}: under {one.variant} it differs by more than any share of "
+        f"its own change in segment {one.segment}; it did not move there, is no number, or has no noise",
+        where="scores of the rest of a state",
+        advice="keep it out of the model's state if it decides nothing, or record in exact arithmetic, where "
+        "all of a state is compared to the bit",
+    )
+
+
+def _names(measurements: Sequence[Measurement]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(variant.name for m in measurements for variant in m.variants))
+
+
+def _calibration(
+    sources: Sequence[Source], measurements: Sequence[Measurement], bounds: tuple[Bound, Bound], margin: float
+) -> Calibration:
+    manifest, (bound, state_bound) = sources[0].log.manifest, bounds
     fitted = growth(_medians(measurements))
     return Calibration(
         tau=margin * bound.value,
+        state_tau=margin * state_bound.value,
         margin=margin,
         floor=_floor(sources, measurements),
         false_rejection=bound.rate,
         confidence=bound.confidence,
         segments=bound.scores,
-        variants=names,
+        variants=_names(measurements),
         program=manifest.program,
         every=manifest.plan.every,
         batch_size=manifest.plan.batch_size,

@@ -80,13 +80,19 @@ def tell(effort: Effort, results: Mapping[str, Any]) -> Section:
         plots=plots(found),
         figures={name: value for part in told for name, value in part.figures.items()},
         notes=(
-            "One small model (digits, 29,162 parameters). Nothing here says that no cheaper way to W_T "
+            f"One small model (digits{_size(found)}). Nothing here says that no cheaper way to W_T "
             "exists: these are the ways that we tried. The question stays open.",
             "The undeclared pull moves at the ends of segments. A forger who chooses learning rate, data and "
             "segments anew for each tolerance may get nearer, as the attacks drift and best response do.",
             "Matched distances are from a local optimum of the order of hidden units, so upper bounds.",
         ),
     )
+
+
+def _size(found: Found) -> str:
+    """How large the model is, where a result says it."""
+    sizes = {result["parameter_bytes"] for _, result in found.of("verified")}
+    return "".join(f", {size:,} bytes of parameters" for size in sorted(sizes))
 
 
 PART = Part(

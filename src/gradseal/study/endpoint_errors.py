@@ -37,13 +37,16 @@ def errors_told(results: Mapping[str, Any]) -> list[Section]:
         figures["endpoint_false_alarms"] = counts[1] / len(p)
     if pulled := results.get(TESTS[1]):
         figures |= {f"endpoint_detected_{one['pull']:g}": _rate(one["p"], LEVELS[0]) for one in pulled}
-        told = "; ".join(f"{_rate(one['p'], LEVELS[0]):.0%} at c = {one['pull']:g}" for one in pulled)
-        said.append(f"Of runs with a declared pull it flags, at p ≤ {LEVELS[0]:g}: {told}.")
+        told = "; ".join(f"{_share(one['p'], LEVELS[0])} at c = {one['pull']:g}" for one in pulled)
+        said.append(
+            f"Of runs with a declared pull it flags, at p ≤ {LEVELS[0]:g} (in brackets the interval at 95 %): "
+            f"{told}."
+        )
     if one := results.get(TESTS[2]):
         evaded = one["p"]["these weights distilled"]
         said.append(
-            f"It is a heuristic: of {len(evaded)} students distilled from the weights it flags "
-            f"{sum(value <= LEVELS[1] for value in evaded)} at p ≤ {LEVELS[1]:g}."
+            f"Of {len(evaded)} students distilled from the weights it flags, at p ≤ {LEVELS[1]:g}, "
+            f"{sum(value <= LEVELS[1] for value in evaded)}: {_share(evaded, LEVELS[1])}."
         )
     return [part_of(said, [_error_table(rows)], figures)]
 
@@ -89,6 +92,12 @@ def _row(what: str, p: Sequence[float]) -> tuple[str, ...]:
         low, high = proportion_bounds(hits, len(p))
         cells.append(f"{hits} ({low:.2g} to {high:.2g})")
     return (what, str(len(p)), *cells, f"{median(p):.3g}")
+
+
+def _share(p: Sequence[float], level: float) -> str:
+    """The rate with its interval at 95 %."""
+    low, high = proportion_bounds(sum(value <= level for value in p), len(p))
+    return f"{_rate(p, level):.0%} ({low:.0%}–{high:.0%})"
 
 
 def _rate(p: Sequence[float], level: float) -> float:

@@ -135,10 +135,7 @@ def _undeclared(found: Found) -> Section | None:
         rows.append((f"{tolerance:g}", f"{largest:.3g}", f"{ends[tolerance]:.3g}", results[0]["weights"]))
     told = "; ".join(f"{end:.3g} at τ = {tolerance:g}" for tolerance, end in ends.items())
     return part_of(
-        [
-            "An undeclared pull is worth what the tolerance forgives: at the victim's cost it ends "
-            f"{told} (d_ref away). Where replays must be exact, there is none."
-        ],
+        [f"An undeclared pull ends, at the victim's cost, {told} (d_ref away{_honest_end(found)})."],
         [
             Table(
                 title="An undeclared pull: distance to W_T by the relative tolerance",
@@ -151,6 +148,15 @@ def _undeclared(found: Found) -> Section | None:
     )
 
 
+def _honest_end(found: Found) -> str:
+    """Where honest retraining ends, to compare with; empty if it was not measured."""
+    ends = [result["curve"][-1] for _, result in found.of("retraining")]
+    if not ends:
+        return ""
+    cost = median(end["cost"] for end in ends)
+    return f"; honest retraining {median(end['away'] for end in ends):.3g}, at {cost:.2g}× the cost"
+
+
 def _distilled(found: Found) -> Section | None:
     results = [result for _, result in found.of("distilled")]
     if not results:
@@ -159,9 +165,8 @@ def _distilled(found: Found) -> Section | None:
     same = mean(r["same class as the stolen model"] for r in results)
     return part_of(
         [
-            "Distillation gets at the function and not at the weights: of samples left out the student names "
-            f"{same:.1%} as the victim does, and ends {away:.3g} d_ref away ({matched:.3g} matched), at "
-            f"{results[0]['cost']:.2g}× the victim's cost."
+            f"Distillation: of samples left out the student names {same:.1%} as the victim does, and ends "
+            f"{away:.3g} d_ref away ({matched:.3g} matched), at {results[0]['cost']:.2g}× the victim's cost."
         ],
         figures={"endpoint_distilled_distance": away, "endpoint_distilled_agreement": same},
     )

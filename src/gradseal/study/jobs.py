@@ -1,7 +1,7 @@
 """Work that is kept: each job's result is a file, so that what was stopped goes on where it was.
 
 A file is written whole, under a name that follows from all that decides the result: what is called, with
-which arguments, by which code. Jobs of one group run one after another in one process, since they share what
+which arguments, by which code, on which machine. Jobs of one group run one after another in one process, since they share what
 that process has made before; groups run side by side, each with one thread.
 """
 
@@ -15,20 +15,23 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gradseal.errors import Error, StoreError
+from gradseal.program.native import current_environment
 
 Progress = Callable[[str, int, int], None]
 _POLL_SECONDS = 0.5
 _DECIDING = ("attacks", "precede", "program", "proof", "recipes", "record", "store", "study", "verify")
 """The packages on which a result depends."""
+_LIBRARIES = ("numpy", "scipy", "scikit-learn")
+"""Whose versions results depend on, besides torch, which the environment names."""
 MAX_RESULT_BYTES = 1 << 24
 
 
@@ -71,8 +74,14 @@ class Done:
 
 @cache
 def code_digest() -> str:
-    """A digest of the sources, of torch's version, and of the packages that bring attacks or policies."""
-    hashed = hashlib.sha256(torch.__version__.encode())
+    """A digest of the sources, of the packages that bring attacks or policies, and of what numbers depend on.
+
+    That is this machine, as native arithmetic sees it, and the versions of the libraries that compute.
+    """
+    # Jobs run with one thread each, whatever this process has.
+    environment = asdict(replace(current_environment(), threads=1))
+    versions = {name: version(name) for name in _LIBRARIES}
+    hashed = hashlib.sha256(json.dumps([environment, versions], sort_keys=True).encode())
     root = Path(__file__).parents[1]
     for package in _DECIDING:
         for path in sorted((root / package).rglob("*.py")):

@@ -2,7 +2,7 @@
 
 1. The bundle's log and contents are read, with the limits that a verifier has.
 2. The baseline: a process in the recorded environment, as far as it can be had, replays the asked segments
-   from their sealed starts, and keeps its parameters at every mark.
+   from their sealed starts, and keeps its parameters at every mark, and all of its state at a segment's end.
 3. Each variant in a process of its own; it begins at the same starts and is compared at the same marks.
 
 Errors are against the baseline, not against sealed ends: those are the prover's. A variant is left out, with
@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gradseal.errors import Error, MalformedBundle, ReplayError, StoreError
 from gradseal.precede.log import Log, read_log
@@ -47,6 +48,9 @@ class Measured:
         step: How many steps after that.
         error: The distances between its parameters and the baseline's.
         update: Those between the baseline's and where both began.
+        state: At the segment's end, the largest relative error of a group of the rest of the state; see
+            `verify.state_error`. None at other marks.
+        state_group: Which group that is; empty if none differs.
     """
 
     segment: int
@@ -54,6 +58,8 @@ class Measured:
     step: int
     error: Distances
     update: Distances
+    state: float | None = None
+    state_group: str = ""
 
     @property
     def relative(self) -> float:
@@ -85,6 +91,14 @@ class Measurement:
     measured: tuple[Measured, ...]
     variants: tuple[Variant, ...]
     left_out: Mapping[str, str]
+
+    def state_scores(self, step: int) -> dict[int, float]:
+        """By segment of so many steps the largest error of the rest of the state, of all variants."""
+        scores = {segment: 0.0 for segment, mark in self.updates if mark == step}
+        for one in self.measured:
+            if one.step == step and one.state is not None:
+                scores[one.segment] = max(scores[one.segment], one.state)
+        return scores
 
     def scores(self, step: int, *, without: str = "") -> dict[int, float]:
         """By segment the largest relative error of all variants, so many steps after its start.
@@ -129,7 +143,7 @@ def measure(
         Error: The run is in exact arithmetic, which has no noise, or there is no such segment or family.
         WorkerDied: A process crashed, hung or was killed; names the variant.
         CorruptBlob, MissingFile, MalformedBundle: What the bundle holds is not what its log says.
-        StoreError: There is no room for the baseline's parameters.
+        StoreError: There is no room for what is kept of the baseline.
     """
     policy = policy or Policy.named("full")
     url = str(url) if "://" in str(url) else str(Path(url).absolute())
@@ -137,7 +151,7 @@ def measure(
     recorded = _native(contents, policy)
     asked = _asked(log, segments, marks)
     with tempfile.TemporaryDirectory(prefix="gradseal-noise-") as scratch:
-        _check_room(contents, asked, scratch)
+        _check_room(log, contents, asked, scratch)
         session = Session(
             url=url, log=log, policy=policy, scratch=scratch, marks=asked, progress=progress, shares=1
         )
@@ -179,7 +193,14 @@ def _measurement(
             continue
         kept.append(variant)
         measured += [
-            Measured(segment=s, variant=variant.name, step=step, error=error, update=base.updates[s, step])
+            Measured(
+                segment=s,
+                variant=variant.name,
+                step=step,
+                error=error,
+                update=base.updates[s, step],
+                **_rest(run, (s, step)),
+            )
             for (s, step), error in run.errors.items()
         ]
     return Measurement(
@@ -191,6 +212,13 @@ def _measurement(
         variants=tuple(kept),
         left_out=reasons,
     )
+
+
+def _rest(run: Run, mark: Mark) -> dict[str, Any]:
+    if mark not in run.rests:
+        return {}
+    ratio, group = run.rests[mark]
+    return {"state": ratio, "state_group": group}
 
 
 def _opened(url: str) -> tuple[Log, Contents]:
@@ -246,13 +274,16 @@ def round_marks(steps: int) -> tuple[int, ...]:
     return (*(m for p in powers for r in _ROUND if (m := r * 10**p) < steps), steps)
 
 
-def _check_room(contents: Contents, marks: Mapping[int, Sequence[int]], scratch: str) -> None:
-    sizes = [s.size_bytes for s in contents.program.layout if s.name.startswith("parameters/")]
-    needed = sum(sizes) * sum(map(len, marks.values()))
+def _check_room(log: Log, contents: Contents, marks: Mapping[int, Sequence[int]], scratch: str) -> None:
+    layout = contents.program.layout
+    whole = sum(s.size_bytes for s in layout)
+    parameters = sum(s.size_bytes for s in layout if s.name.startswith("parameters/"))
+    ends = sum(len(log.manifest.plan.steps_of(segment)) in own for segment, own in marks.items())
+    needed = parameters * sum(map(len, marks.values())) + (whole - parameters) * ends
     free = shutil.disk_usage(scratch).free
     if needed > free:
         raise StoreError(
-            f"the baseline's parameters take {needed} bytes, and {free} are free",
+            f"what is kept of the baseline takes {needed} bytes, and {free} are free",
             where=scratch,
             advice="measure fewer segments, or set TMPDIR to a directory with more room",
         )

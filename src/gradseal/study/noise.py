@@ -18,9 +18,9 @@ from gradseal.study.part import Effort, Part
 from gradseal.study.section import Section
 
 TITLE = "The noise of native replay"
-_QUICK = {"segments": 2 * SEGMENTS + 2, "every": 2, "batch_size": 16, "followed": 2, "steps_followed": 20}
-_FULL = {"segments": 2 * SEGMENTS + 42, "every": 5, "batch_size": 16, "followed": 4, "steps_followed": 50}
-_LARGE = {"segments": 2 * SEGMENTS + 2, "every": 3, "batch_size": 8, "followed": 2, "steps_followed": 20}
+_QUICK = {"segments": 2 * SEGMENTS, "every": 2, "batch_size": 16, "followed": 2, "steps_followed": 20}
+_FULL = {"segments": 2 * SEGMENTS, "every": 5, "batch_size": 16, "followed": 4, "steps_followed": 50}
+_LARGE = {"segments": 2 * SEGMENTS, "every": 3, "batch_size": 8, "followed": 2, "steps_followed": 20}
 _NO_FASHION = (
     "ResNet-20 was not measured: Fashion-MNIST is not on this machine (apt install dataset-fashion-mnist)."
 )

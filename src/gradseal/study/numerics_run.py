@@ -17,7 +17,14 @@ from gradseal.precede.log import Log
 from gradseal.program.native import Environment, differences
 from gradseal.study.numerics import Variant, to_json
 from gradseal.verify.distances import Distances
-from gradseal.verify.executors import WorkerDied, converse, native_variables, read_distances, read_error
+from gradseal.verify.executors import (
+    WorkerDied,
+    converse,
+    native_variables,
+    read_distances,
+    read_error,
+    read_state_error,
+)
 from gradseal.verify.policy import Policy
 
 Progress = Callable[[str, int, int], None]
@@ -40,12 +47,14 @@ class Run:
     losses: dict[int, float | None] = field(default_factory=dict)
     errors: dict[Mark, Distances] = field(default_factory=dict)
     updates: dict[Mark, Distances] = field(default_factory=dict)
+    rests: dict[Mark, tuple[float, str]] = field(default_factory=dict)
     equal: int = 0
     unfit: str = ""
 
     def same(self) -> str:
         """Why a variant is none, if all that it gave were the baseline's bits."""
-        if any(error.linf != 0 for error in self.errors.values()):
+        errors = [error.linf for error in self.errors.values()] + [ratio for ratio, _ in self.rests.values()]
+        if any(error != 0 for error in errors):
             return ""
         return f"gave the baseline's bits at all {len(self.errors)} marks"
 
@@ -148,13 +157,20 @@ class Session:
         run.errors[mark] = read_distances(said["error"])
         if self.base is None:
             run.updates[mark] = read_distances(said["update"])
-        elif len({number for number, _ in run.errors}) > SAME_AFTER:
+        elif step == self._steps(segment):
+            run.rests[mark] = read_state_error(said["state"], said["state_group"])
+        elif "state" in said:
+            raise ValueError("not the end of a segment")
+        if self.base is not None and len({number for number, _ in run.errors}) > SAME_AFTER:
             run.unfit = run.same()
         if step == self.marks[segment][-1] and self.progress is not None:
             with self.lock:
                 self.done.append(variant.name)
                 done = len(self.done)
             self.progress(f"replaying: {variant.name}", done, self.shares * len(self.marks))
+
+    def _steps(self, segment: int) -> int:
+        return len(self.log.manifest.plan.steps_of(segment))
 
     def _placed(self, variant: Variant, segment: int, loss: float | None) -> str:
         """Why another order is another computation, if the first step's loss shows it."""

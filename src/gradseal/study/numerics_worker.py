@@ -3,8 +3,9 @@
 Started as `python -m gradseal.study.numerics_worker` with a request as one JSON object on standard input, in
 an environment whose variables the variant has decided. Replays begin at sealed states, whose tensors are
 hashed again, as a verifier's are, and go on through the segments that follow, as far as they are asked. The
-base writes its parameters at every mark to files of a scratch directory; the others read them there. Nothing
-of a bundle is trusted more than a verifier trusts it.
+base writes its parameters at every mark to files of a scratch directory, and where a segment ends the rest of
+its state behind them; the others read them there. Nothing of a bundle is trusted more than a verifier trusts
+it.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _base(replayer: Replayer, scratch: Path) -> Compare:
     def compare(segment: int, step: int, state: State, before: State) -> dict[str, Any]:
         try:
             with open(scratch / _name(segment, step), "wb") as file:
-                for name in replayer.parameters:
+                for name in _kept(replayer, segment, step):
                     file.write(view_of(state[name]))
         except OSError as e:
             raise StoreError(f"cannot be written: {e.strerror}", where=str(scratch)) from e
@@ -104,21 +105,31 @@ def _base(replayer: Replayer, scratch: Path) -> Compare:
 def _other(replayer: Replayer, scratch: Path) -> Compare:
     from gradseal.program.memory import dtype_name, from_bytes
     from gradseal.verify.replay import distances
+    from gradseal.verify.state_error import state_error
 
     def compare(segment: int, step: int, state: State, before: State) -> dict[str, Any]:
         base = {}
         try:
             with open(scratch / _name(segment, step), "rb") as file:
-                for name in replayer.parameters:
+                for name in _kept(replayer, segment, step):
                     own = state[name]
                     data = file.read(own.numel() * own.element_size())
                     kind = dtype_name(own.dtype)
                     base[name] = from_bytes(data, kind, own.shape, own.device, where=file.name)
         except OSError as e:
             raise StoreError(f"cannot be read: {e.strerror}", where=str(scratch)) from e
-        return {"error": asdict(distances(state, base, replayer.parameters))}
+        said: dict[str, Any] = {"error": asdict(distances(state, base, replayer.parameters))}
+        if step == replayer.steps(segment):
+            rest = state_error(state, base, before)
+            said |= {"state": rest.ratio, "state_group": rest.group}
+        return said
 
     return compare
+
+
+def _kept(replayer: Replayer, segment: int, step: int) -> list[str]:
+    """What the base keeps at a mark: parameters, and at the segment's end all of the state."""
+    return replayer.names if step == replayer.steps(segment) else replayer.parameters
 
 
 def _name(segment: int, step: int) -> str:

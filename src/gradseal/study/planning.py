@@ -24,8 +24,8 @@ from gradseal.verify.sampling import Sample, draw_sample
 from gradseal.verify.statistics import forged_bound, length_bound
 
 SHARE_OF_PATH = 0.3
-"""The displacement that a prover must cover where no bundle says one, as a share of the path: small honest
-runs had between 0.12 and 0.45."""
+"""The displacement that a prover must cover where no bundle says one, as a share of the path: a guess, to be
+replaced by what a run of one's own had (`gradseal plan BUNDLE`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

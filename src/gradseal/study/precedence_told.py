@@ -178,7 +178,8 @@ def _whole(cells: Sequence[Cell]) -> str:
     if not own:
         return "By the whole plan nothing that a thief tries is accepted."
     if early:
-        return f"By the whole plan {_list(own)} are accepted, and a verdict says too early a time."
+        verb = "is" if len(early) == 1 else "are"
+        return f"By the whole plan {_list(early)} {verb} accepted, with a time that is too early."
     bounds = [c.not_after for c in own if c.not_after is not None]
     seeds = [c.first_not_before for c in own if c.first_not_before is not None]
     choices = [

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scipy.stats import beta
-
 from gradseal.study.cases import Replays
 
 
@@ -75,24 +73,6 @@ def relative(replays: Replays, top: int) -> Scored:
 def drawn_within(good: int, of: int, draws: int) -> float:
     """The probability that all of so many drawn without replacement are good ones; 0 if nothing is drawn."""
     return math.comb(good, draws) / math.comb(of, draws) if draws else 0.0
-
-
-def interval(hits: float, of: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The two-sided interval of a rate, for an expected number of hits too.
-
-    Args:
-        hits: How often it happened; the sum of probabilities if some of the chance is known exactly.
-        of: In how many independent trials.
-        confidence: Of the interval.
-
-    Returns:
-        Its ends. For whole numbers they are those of Clopper and Pearson 1934, "The Use of Confidence or
-        Fiducial Limits Illustrated in the Case of the Binomial"; between these they follow the same formula.
-    """
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, of - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, of - hits)) if hits < of else 1.0
-    return low, high
 
 
 def _scored(replays: Replays, scores: Sequence[float], top: int) -> Scored:

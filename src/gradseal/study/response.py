@@ -8,8 +8,8 @@ length in all, or without limit (`attacks.lying_lengths`, `attacks.best_response
 docs/theory/sampling.md.
 
 Where a rule leaves room it is in his favour, so no prover of this kind is seen less often than what is said
-here. One who finds other ways than straight pieces of equal length is not: unequal pieces are no shorter
-together, and the longest of them is longer.
+here. One who finds other ways than straight pieces of equal length is not, for a fixed number of segments:
+unequal pieces are no shorter together, and the longest of them is longer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
+
+from gradseal.errors import Error
 
 Array = npt.NDArray[np.float64]
 
@@ -63,12 +65,19 @@ class Ground:
         displacement: How far forged segments must move the parameters together, above 0.
         inflation: By how much all true segments together may be longer than they are; 1 for as they are,
             infinite for no limit.
+
+    Raises:
+        Error: The displacement is no number above 0, or a length is no number.
     """
 
     def __init__(self, lengths: Sequence[float] | Array, displacement: float, inflation: float = 1.0) -> None:
         self.lengths = np.sort(np.asarray(lengths, dtype=np.float64))[::-1]
         self.displacement = float(displacement)
         self.inflation = inflation
+        if not self.displacement > 0 or np.isnan(self.lengths).any():
+            raise Error(
+                "a prover's displacement must be above 0, and lengths be numbers", where="displacement"
+            )
         self._before = np.concatenate([[0.0], np.cumsum(self.lengths)])
 
     @property
@@ -87,7 +96,8 @@ class Ground:
         each = self.displacement / forged
         kept = count - forged
         if math.isinf(self.inflation):
-            return kept >= top, np.ones(count)
+            # Where all true ones are certain, only forged ones are left to draw.
+            return kept >= top, np.where(kept > top, 1.0, 0.0)
         extra = (self.inflation - 1) * self._before[-1]
         # Of the longest ones, those that are shorter than a forged one come last.
         longer = np.minimum(np.searchsorted(-self.lengths, -each, side="right"), top)

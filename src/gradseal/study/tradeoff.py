@@ -94,12 +94,15 @@ def tell(effort: Effort, results: Mapping[str, Any]) -> Section:
     honest: list[Honest] = []
     cases: dict[str, list[Forged]] = {}
     exact, anew, missing = [], [], []
+    left_out: dict[str, list[str]] = {}
     for job in plan(effort):
         value = results.get(job.name)
         if value is None:
             missing.append(job.name)
         elif job.function is measure_honest:
             honest += honest_runs(job.arguments["seed"], value, top)
+            for name, reason in value.get("left_out", {}).items():
+                left_out.setdefault(name, []).append(f"run {job.arguments['seed']}: {reason}")
         elif job.function is forge_anew:
             delta, tau = job.arguments["delta"], job.arguments["tau"]
             anew.append(forged(value, delta=delta, tau=tau, top=top))
@@ -110,7 +113,7 @@ def tell(effort: Effort, results: Mapping[str, Any]) -> Section:
         else:
             missing.append(f"{job.name} (its bundle cannot be replayed whole)")
     made = [one for one in anew if one is not None]
-    measured = Measured(honest=honest, cases=cases, anew=made, effort=effort)
+    measured = Measured(honest=honest, cases=cases, anew=made, effort=effort, left_out=left_out)
     return told(measured, exact, part=PART.name, title=PART.title, missing=missing)
 
 
@@ -126,7 +129,8 @@ def measure_honest(seed: int, setting: Mapping[str, Any], numerics: Sequence[str
     with tempfile.TemporaryDirectory() as directory:
         url = str(Path(directory) / "honest")
         case = _suite(**setting).judge(load_attack("honest"), seed=seed, exact=False, target=url)
-        variants = [own for own in variants_for(current_environment(), REDUCED)[0] if own.name in numerics]
+        offered, lacking = variants_for(current_environment(), REDUCED)
+        variants = [own for own in offered if own.name in numerics]
         ends = {i: [min(size.every, case.steps - i * size.every)] for i in range(case.segments)}
         found = measure(url, segments=list(ends), variants=variants, marks=ends)
     by_variant: dict[str, dict[str, Any]] = {
@@ -140,7 +144,7 @@ def measure_honest(seed: int, setting: Mapping[str, Any], numerics: Sequence[str
         "epochs": list(case.replays.epochs) if case.replays else [],
         "variants": by_variant,
         "equal": found.equal,
-        "left_out": dict(found.left_out),
+        "left_out": {name: why for name, why in lacking.items() if name in numerics} | dict(found.left_out),
     }
 
 

@@ -1,20 +1,21 @@
 """What the trade-off measured: honest runs under other numerics, attacks, and the rates that follow.
 
-A rate of honest runs has the interval of its count over runs and numerics. Those of one run are not
-independent, so with few runs the interval is too narrow. A rate of an attack is a mean over victims of exact
-probabilities; its band goes from the least victim to the largest.
+A rate of honest runs counts runs: one is rejected if its replay under some of the numerics is, since replays
+of one run are not independent. Only numerics that gave other bits are in it. A rate of an attack is a mean
+over victims of exact probabilities; its band goes from the least victim to the largest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradseal.study.cases import Case, Replays
 from gradseal.study.part import Effort
-from gradseal.study.rates import Picked, Scored, absolute, acceptance, interval, least_threshold, relative
+from gradseal.study.proportions import proportion_bounds
+from gradseal.study.rates import Picked, Scored, absolute, acceptance, least_threshold, relative
 from gradseal.verify.classical import TAU, Scale
 
 SCALES = (Scale.NORMALISED, Scale.RELATIVE)
@@ -22,7 +23,7 @@ HONEST = ("honest", "honest dated")
 """Not attacks."""
 
 ERROR = 0.05
-"""A threshold separates an attack if it errs at most so often either way."""
+"""A threshold splits replays from bundles if at most so much of either is on the wrong side."""
 
 REDUCED = ("tf32", "bf16")
 """Precisions of products that are below float32's."""
@@ -36,12 +37,18 @@ class Honest:
         seed: Of the run.
         variant: Which.
         reduced: Whether the variant's products have less than single precision.
+        replays: What it found.
+        reference: d_ref.
+        top: How many segments of an epoch top-Q replays.
         scored: On each scale.
     """
 
     seed: int
     variant: str
     reduced: bool
+    replays: Replays
+    reference: float
+    top: int
     scored: Mapping[Scale, Scored]
 
 
@@ -71,26 +78,53 @@ class Measured:
         cases: The matrix's bundles, in native arithmetic.
         anew: Bundles made for other tolerances.
         effort: How much was asked for.
+        left_out: Numerics under which nothing was measured, by name, with the reasons.
     """
 
     honest: Sequence[Honest]
     cases: Mapping[str, Sequence[Forged]]
     anew: Sequence[Forged]
     effort: Effort
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def runs(self, *, reduced: bool) -> list[Honest]:
         """Honest runs under variants of single precision or better, or under those of less too."""
         return [one for one in self.honest if reduced or not one.reduced]
 
+    def numerics(self, *, reduced: bool) -> str:
+        """The variants that those were replayed under, by name."""
+        return ", ".join(dict.fromkeys(one.variant for one in self.runs(reduced=reduced)))
+
+    def precisions(self) -> list[bool]:
+        """Values of `reduced` that give different runs, and some."""
+        return [r for r in (False, True) if any(one.reduced is r for one in self.honest)]
+
+    def worst(self, scale: Scale, *, reduced: bool) -> list[Scored]:
+        """Of each honest run what a segment's farthest replay was away, of all these variants."""
+        by_seed: dict[int, list[Honest]] = {}
+        for one in self.runs(reduced=reduced):
+            by_seed.setdefault(one.seed, []).append(one)
+        found = []
+        for own in by_seed.values():
+            errors = tuple(map(max, zip(*(one.replays.errors for one in own), strict=True)))
+            replays = replace(own[0].replays, equal=tuple(not e for e in errors), errors=errors)
+            found.append(scored(replays, own[0].reference, own[0].top)[scale])
+        return found
+
     def rejected(
         self, scale: Scale, picked: Picked, threshold: float, *, reduced: bool
     ) -> tuple[float, float, float]:
-        """The rate of false rejection and its interval; NaN and all that is possible without a run."""
-        own = [one.scored[scale] for one in self.runs(reduced=reduced)]
+        """The rate of honest runs that some variant rejects, and its interval at 95 %.
+
+        NaN and all that is possible without a run. Ends are NaN where a draw decides, as then the rate is a
+        mean of probabilities and no count.
+        """
+        own = self.worst(scale, reduced=reduced)
         if not own:
             return math.nan, 0.0, 1.0
-        rate = 1 - acceptance(own, picked, threshold)
-        return rate, *interval(rate * len(own), len(own))
+        hits = sum(1 - one.acceptance(picked, threshold) for one in own)
+        ends = proportion_bounds(int(hits), len(own)) if picked is not Picked.UNIFORM else (math.nan,) * 2
+        return hits / len(own), *ends
 
     def accepted(self, attack: str, scale: Scale, picked: Picked, threshold: float) -> float:
         """The rate of false acceptance of the matrix's bundles of an attack."""
@@ -129,13 +163,26 @@ def honest_runs(seed: int, value: Mapping[str, Any], top: int) -> list[Honest]:
             errors=tuple(own["errors"]),
             updates=tuple(own["updates"]),
         )
-        on = scored(replays, value["reference"], top)
-        found.append(Honest(seed=seed, variant=name, reduced=own["operators"] in REDUCED, scored=on))
+        found.append(
+            Honest(
+                seed=seed,
+                variant=name,
+                reduced=own["operators"] in REDUCED,
+                replays=replays,
+                reference=value["reference"],
+                top=top,
+                scored=scored(replays, value["reference"], top),
+            )
+        )
     return found
 
 
 def separated(measured: Measured, name: str, scale: Scale, picked: Picked, *, reduced: bool) -> bool:
-    """Whether one threshold errs in at most 5 % of honest runs and of an attack's bundles in the matrix."""
+    """Whether some threshold splits the honest replays measured from an attack's bundles in the matrix.
+
+    It is chosen after the fact, with at most 5 % of either on the wrong side: a statement on these replays
+    and bundles, and no error rate for others.
+    """
     honest = [one.scored[scale] for one in measured.runs(reduced=reduced)]
     own = [one.scored[scale] for one in measured.cases[name]]
     above = math.nextafter(ERROR, 1.0)

@@ -70,7 +70,7 @@ def thresholds(measured: Measured, scale: Scale) -> Table:
         for picked in Picked:
             passes = least_threshold(bundles, picked, 0.5)
             cells += [_number(passes), _rejected_at(measured, scale, picked, passes)]
-        for reduced in (False, True):
+        for reduced in measured.precisions():
             by = [p.value for p in Picked if separated(measured, name, scale, p, reduced=reduced)]
             cells.append(", ".join(by) or "none")
         rows.append(tuple(cells))
@@ -78,25 +78,46 @@ def thresholds(measured: Measured, scale: Scale) -> Table:
     headings = [
         h for picked in Picked for h in (f"{picked.value}: passes from {symbol}", "honest rejected there")
     ]
+    split = {False: "split by, single precision", True: "split by, all numerics"}
     return Table(
         title=f"Where each attack begins to pass, {kind_of(scale)}",
-        headings=("attack", "victims", *headings, "separated by", "in any precision by"),
+        headings=("attack", "victims", *headings, *(split[reduced] for reduced in measured.precisions())),
         rows=tuple(rows),
         note="The least threshold at which the bundles of the matrix, made for δ = "
         f"{measured.effort.setting.delta:g} and τ = {TAU:g}, are accepted in half of the verifications; 0 is "
-        "a bundle whose replayed segments are all true, which no threshold stops. Honest runs are replayed "
-        "in single precision elsewhere, with the 95 % interval. The last columns have the selections for "
-        "which one threshold errs in at most 5 % both ways, against these bundles, with honest replays in "
-        "single precision, and in TF32 and bfloat16 too: an attacker who knows that threshold makes another "
-        "bundle.",
+        "a bundle whose replayed segments are all true, which no threshold stops." + _replayed_how(measured),
     )
+
+
+def _replayed_how(measured: Measured) -> str:
+    """What the columns on honest runs are of; empty if none was replayed."""
+    if not measured.honest:
+        return ""
+    single = measured.numerics(reduced=False)
+    rejected = (
+        f" An honest run is rejected there if its replay under some of these is: {single} (on this machine, "
+        "each where it gave other bits); in brackets the 95 % interval, of runs, where it is a count."
+        if single
+        else ""
+    )
+    return (
+        f"{rejected} The last columns have the selections for which some threshold, chosen after the fact, "
+        "splits the honest replays measured from these bundles, with at most 5 % of either on the wrong "
+        f"side{_all_numerics(measured)}. No error rate for other runs follows, and an attacker who knows the "
+        "threshold makes another bundle."
+    )
+
+
+def _all_numerics(measured: Measured) -> str:
+    less = dict.fromkeys(one.variant for one in measured.honest if one.reduced)
+    return f" (all numerics: {', '.join(less)} too)" if less else ""
 
 
 def _rejected_at(measured: Measured, scale: Scale, picked: Picked, threshold: float) -> str:
     rate, low, high = measured.rejected(scale, picked, threshold, reduced=False)
     if math.isnan(rate) or math.isinf(threshold):
         return "–"
-    return f"{rate:.0%} ({low:.0%}–{high:.0%})"
+    return f"{rate:.0%}" + ("" if math.isnan(low) else f" ({low:.0%}–{high:.0%})")
 
 
 def adaptive(measured: Measured) -> Table:
@@ -132,8 +153,17 @@ def adaptive(measured: Measured) -> Table:
             "distance / d_ref",
         ),
         rows=tuple(rows),
-        note="Honest rejected, all segments replayed: in single precision elsewhere / in other precision "
-        "too. An independent run ends about 1 d_ref from the stolen weights.",
+        note=_rejected_how(measured) + "An independent run ends about 1 d_ref from the stolen weights.",
+    )
+
+
+def _rejected_how(measured: Measured) -> str:
+    if not measured.honest:
+        return ""
+    single = measured.numerics(reduced=False) or "none measured"
+    return (
+        "Honest rejected, all segments replayed, under other numerics on this machine, each where it gave "
+        f"other bits: {single} / {measured.numerics(reduced=True)}. "
     )
 
 

@@ -23,10 +23,11 @@ from gradseal.verify.classical import Scale
 NOTES = (
     "Acceptance is that of the comparison alone; tests of state zero, bounds of learning rates and dates are "
     "in the matrix.",
-    "Replays of one honest run under several numerics are not independent, so intervals of honest rates are "
-    "too narrow for what another run would do.",
-    "Attacks are replayed where they were made, without noise: a verifier elsewhere sees that besides. The "
-    "blindfold attack does not depend on a threshold, and is not made anew.",
+    "Replays of one honest run under several numerics are not independent: a run counts once, as rejected if "
+    "some of them is. Numerics that gave the run's own bits are not among them, so honest rates are of "
+    "replays that differ.",
+    "Attacks are replayed where they were made, without noise: a verifier with other numerics sees that "
+    "besides. The blindfold attack does not depend on a threshold, and is not made anew.",
 )
 
 
@@ -55,8 +56,16 @@ def told(
         tables=tuple(tables),
         plots=tuple(curves(measured, scale, " ".join(_found(measured, scale))) for scale in SCALES),
         figures=_figures(measured),
-        notes=(*NOTES, *([f"Not measured: {', '.join(missing)}."] if missing else [])),
+        notes=(*NOTES, *_left_out(measured), *([f"Not measured: {', '.join(missing)}."] if missing else [])),
     )
+
+
+def _left_out(measured: Measured) -> list[str]:
+    """A note on numerics that honest runs were not measured under."""
+    if not measured.left_out:
+        return []
+    each = (f"{name} ({'; '.join(reasons)})" for name, reasons in measured.left_out.items())
+    return [f"Numerics left out: {', '.join(each)}."]
 
 
 def _found(measured: Measured, scale: Scale) -> list[str]:
@@ -75,42 +84,46 @@ def _found(measured: Measured, scale: Scale) -> list[str]:
             f"At {symbol} = {usual:g} the comparison accepts, of {len(attacks)} attacks, in half of the "
             f"verifications or more: {counts}."
         )
-    for reduced, name in ((False, "single precision"), (True, "any precision")):
-        if attacks and measured.runs(reduced=reduced):
-            said.append(_separation_said(measured, scale, name, reduced=reduced))
+    if attacks:
+        said += [_separation_said(measured, scale, reduced=reduced) for reduced in measured.precisions()]
     return [*said, *_adaptive_said(measured, scale)]
 
 
-def _separation_said(measured: Measured, scale: Scale, name: str, *, reduced: bool) -> str:
-    """How many of the matrix's bundles some threshold tells from honest runs."""
-    attacks = measured.attacks
+def _separation_said(measured: Measured, scale: Scale, *, reduced: bool) -> str:
+    """How many of the matrix's bundles some threshold splits from the honest replays that there are."""
+    attacks, honest = measured.attacks, len(measured.runs(reduced=reduced))
     never = [
         own
         for own in attacks
         if not any(separated(measured, own, scale, picked, reduced=reduced) for picked in Picked)
     ]
+    split = [own for own in attacks if own not in never]
+    bundles = sum(len(measured.cases[own]) for own in split)
     return (
-        f"With replays in {name}, some {symbol_of(scale)} tells the bundles of {len(attacks) - len(never)} "
-        f"of {len(attacks)} attacks from honest runs, by one of the selections, with at most {ERROR:.0%} "
-        f"error either way; none does for: {', '.join(never) or 'no attack'}."
+        f"Some {symbol_of(scale)}, chosen after the fact for each attack, splits the {honest} honest replays "
+        f"measured ({measured.numerics(reduced=reduced)}) from the {bundles} bundles of {len(split)} of "
+        f"{len(attacks)} attacks, by one of {len(Picked)} selections, with at most {ERROR:.0%} of either on "
+        f"the wrong side; none does for: {', '.join(never) or 'no attack'}. No error rate for other runs "
+        "follows."
     )
 
 
 def _honest_said(measured: Measured, scale: Scale) -> str:
     """How far honest replays end away, and how many runs are rejected for it."""
     symbol, usual, parts = symbol_of(scale), measured.usual(scale), []
-    for reduced, name in (
-        (False, "in single precision elsewhere"),
-        (True, "with TF32 and bfloat16 among them"),
-    ):
-        own = measured.runs(reduced=reduced)
-        largest = max((one.scored[scale].every[-1] for one in own), default=math.nan)
+    for reduced in measured.precisions():
+        own = measured.worst(scale, reduced=reduced)
+        largest = max(one.every[-1] for one in own)
         rate, low, high = measured.rejected(scale, Picked.ALL, usual, reduced=reduced)
         parts.append(
-            f"{name} the largest segment is {largest:.2g} away, and {symbol} = {usual:g} rejects {rate:.0%} "
-            f"of {len(own)} replayed runs ({low:.0%}–{high:.0%})"
+            f"under {measured.numerics(reduced=reduced)} the largest segment is {largest:.2g} away, and "
+            f"{symbol} = {usual:g} rejects {rate:.0%} of {len(own)} runs under some of these "
+            f"({low:.0%}–{high:.0%})"
         )
-    return f"Honest runs, all segments replayed, {kind_of(scale)}: {'; '.join(parts)}."
+    return (
+        f"Honest runs, all segments replayed under other numerics on this machine, each where it gave other "
+        f"bits, {kind_of(scale)}: {'; '.join(parts)}."
+    )
 
 
 def _adaptive_said(measured: Measured, scale: Scale) -> list[str]:
@@ -125,7 +138,9 @@ def _adaptive_said(measured: Measured, scale: Scale) -> list[str]:
         share = min(one.scored[scale].acceptance(Picked.ALL, tuning(one)[1]) for one in own)
         rate = measured.rejected(scale, Picked.ALL, tuning(least)[1], reduced=True)[0]
         rejected = (
-            "" if math.isnan(rate) else f"; {rate:.0%} of honest runs, of any precision, are rejected there"
+            ""
+            if math.isnan(rate)
+            else f"; {rate:.0%} of honest runs are rejected there, under some of the numerics measured"
         )
         said.append(
             f"{attack.capitalize()}, made for the threshold: with all segments replayed, bundles are "
@@ -146,10 +161,8 @@ def _growth_said(measured: Measured, scale: Scale, own: Sequence[Forged]) -> str
     if scale is not Scale.NORMALISED or len({threshold for _, threshold in longer}) < 2:
         return ""
     least, most = min(longer)[0], max(longer)[0]
-    return (
-        f" Its segments times δ are {least:.2g} to {most:.2g} d_ref, the way from its start: a smaller δ "
-        "only makes it longer, as 1/δ."
-    )
+    constant = ": a smaller δ made it longer, about as 1/δ" if most < 1.2 * least else ""
+    return f" Its segments times δ are {least:.2g} to {most:.2g} d_ref{constant}."
 
 
 def _in_exact(cases: Sequence[Case]) -> list[str]:
@@ -162,12 +175,14 @@ def _in_exact(cases: Sequence[Case]) -> list[str]:
     equal, of = (sum(values) for values in zip(*counts, strict=True))
     names = dict.fromkeys(case.attack for case in replayed if case.attack not in HONEST)
     false = [n for n in names if all(not _all_equal(c) for c in replayed if c.attack == n)]
-    true = [name for name in names if name not in false]
+    true = [name for name in names if all(_all_equal(c) for c in replayed if c.attack == name)]
+    mixed = [name for name in names if name not in (*false, *true)]
     return [
         f"In exact arithmetic the threshold is 0: {equal} of {of} segments of honest runs replay bit for "
-        f"bit (runs: {len(honest)}). {len(false)} of {len(names)} attacks have segments that do not, and "
-        f"pass only where none of those is replayed; the others are true runs, which no comparison can "
-        f"refuse: {', '.join(true) or 'none'}."
+        f"bit (runs: {len(honest)}). All bundles of {len(false)} of {len(names)} attacks have segments that "
+        "do not, and pass only where none of those is replayed. True runs in all bundles, which no "
+        f"comparison can refuse: {', '.join(true) or 'none'}."
+        + (f" In some bundles and not in others: {', '.join(mixed)}." if mixed else "")
     ]
 
 

@@ -44,16 +44,19 @@ class CalibratedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What was measured, and the tolerance that follows.
+    """What was measured, and two tolerances that follow: of parameters, and of the rest of a state.
 
     Errors are l2 distances of all parameters taken as one vector, relative to the length of the update. A
     segment's score is the largest over the variants.
 
     Args:
-        tau: The tolerance: `margin` times the tolerance bound of the scores.
+        tau: The tolerance of parameters: `margin` times the tolerance bound of the scores.
+        state_tau: That of the rest of a state, in the same way, of each segment's largest error of a group
+            relative to the group's own change; see `state_error`. 0 where none was seen.
         margin: At least 1.
         floor: A little below the shortest update that was measured; nothing is known of shorter ones.
-        false_rejection: The largest share of such segments that lies beyond the bound, with the confidence.
+        false_rejection: The largest share of such segments that lies beyond a bound, of each by itself, with
+            the confidence.
         confidence: See above.
         segments: How many were measured.
         variants: The names of the numerics that they were replayed under.
@@ -71,6 +74,7 @@ class Calibration:
     """
 
     tau: float
+    state_tau: float
     margin: float
     floor: float
     false_rejection: float
@@ -119,17 +123,22 @@ def _positive(x: float) -> bool:
     return 0 < x < math.inf
 
 
+def _not_negative(x: float) -> bool:
+    return 0 <= x < math.inf
+
+
 def _share(x: float) -> bool:
     return 0 < x < 1
 
 
 _FLOATS: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "tau": (_positive, "a finite number above 0"),
+    "state_tau": (_not_negative, "a finite number, not below 0"),
     "margin": (lambda x: 1 <= x < math.inf, "a finite number, at least 1"),
     "floor": (_positive, "a finite number above 0"),
     "false_rejection": (_share, "between 0 and 1"),
     "confidence": (_share, "between 0 and 1"),
-    "coefficient": (lambda x: 0 <= x < math.inf, "a finite number, not below 0"),
+    "coefficient": (_not_negative, "a finite number, not below 0"),
     "exponent": (math.isfinite, "a finite number"),
 }
 _COUNTS = ("segments", "every", "batch_size", "accumulate")
@@ -151,6 +160,7 @@ def parse_calibration(text: str, *, where: str) -> Calibration:
     _version(fields)
     own = Calibration(
         tau=_float(fields, "tau"),
+        state_tau=_float(fields, "state_tau"),
         margin=_float(fields, "margin"),
         floor=_float(fields, "floor"),
         false_rejection=_float(fields, "false_rejection"),

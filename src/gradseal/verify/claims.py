@@ -24,7 +24,7 @@ from gradseal.verify.policy import Policy
 from gradseal.verify.precedence_claim import precedence_claim
 from gradseal.verify.protocol import classical_claims
 from gradseal.verify.sampling import Sample
-from gradseal.verify.statistics import forged_bound, length_bound
+from gradseal.verify.statistics import forged_bound, length_bound, rounded_up
 from gradseal.verify.tolerance_claim import passed, tolerant_claim, tolerated
 from gradseal.verify.verdict import (
     CLAIM_OF,
@@ -153,7 +153,7 @@ def _data(examination: Examination) -> Claim:
         return Claim(status=Status.SHOWN, evidence=(opened, ground, *rest))
     bound = _bound(examination)
     if not bound:
-        said = f"{len(replayed)} segments replay on the committed samples; no bound on the others"
+        said = f"{len(replayed)} segments replay on the committed samples; {_unbounded(examination)}"
         return not_shown(said, order, *rest)
     return Claim(status=Status.SUPPORTED, evidence=(opened, order, *bound, *rest))
 
@@ -184,7 +184,7 @@ def _computed(examination: Examination, replayed: int, rest: tuple[str, ...], *,
         return Claim(status=status, evidence=(ground, *rest))
     ground, bound = f"{replayed} segments replay bit for bit", _bound(examination)
     if not bound:
-        return not_shown(f"{ground}; no bound on the others", *rest)
+        return not_shown(f"{ground}; {_unbounded(examination)}", *rest)
     status = Status.SUPPORTED if released else Status.NOT_SHOWN
     return Claim(status=status, evidence=(ground, *bound, *rest))
 
@@ -231,13 +231,21 @@ def _bound(examination: Examination) -> tuple[str, ...]:
     )
     if policy.tolerated_length is None:
         return (uniform,)
-    return uniform, _length_bound(examination, sample, most)
-
-
-def _length_bound(examination: Examination, sample: Sample, most: int) -> str:
-    """What the draws by length say of the rest, at most so many segments of which are forged."""
     if sample.length is None:
-        return "no statement on their length: not all of it is known"
+        return ()
+    return uniform, _length_bound(examination, sample, sample.length, most)
+
+
+def _unbounded(examination: Examination) -> str:
+    """Why there is no bound."""
+    sample = examination.sample
+    hidden = sample is not None and sample.uniform and sample.length is None
+    by_length = examination.policy.tolerated_length is not None
+    return "no bound on the others" + (", whose lengths are not known" if hidden and by_length else "")
+
+
+def _length_bound(examination: Examination, sample: Sample, length: float, most: int) -> str:
+    """What the draws by length say of the rest, of this length and with at most so many forged."""
     if not sample.weighted:
         return "the others moved no parameter, so there is no length to draw by"
     policy, updates = examination.policy, examination.lengths.updates if examination.lengths else ()
@@ -249,7 +257,10 @@ def _length_bound(examination: Examination, sample: Sample, most: int) -> str:
     )
     certain, way = set(sample.certain), examination.distance or 0.0
     longest = max((updates[i] for i in range(len(updates)) if i not in certain), default=math.inf)
-    moved = min(share * sample.length, most * longest)
+    moved = min(share * length, most * longest)
     if not 0 < way < math.inf or not moved < math.inf:
         return said
-    return f"{said}, and then what is forged moved the parameters by at most {moved / way:.2g} of ‖W_T − W_0‖"
+    return (
+        f"{said}, and then the forged ones themselves moved the parameters by at most "
+        f"{rounded_up(moved / way):.2g} of ‖W_T − W_0‖"
+    )

@@ -212,6 +212,7 @@ def _answer(line: bytes) -> Answer | Error | None:
                 return Ready(environment=Environment(**answer["environment"]))
             case "segment":
                 _check_seconds(answer["seconds"])
+                read_state_error(answer["state"], answer["state_group"])
                 lists = {name: tuple(answer[name]) for name in ("differing", "moved", "independent")}
                 measured = {name: read_distances(answer[name]) for name in ("error", "update")}
                 return SegmentResult(**{**answer, **lists, **measured})
@@ -249,6 +250,19 @@ def read_distances(said: object) -> Distances:
     if any(not isinstance(value, float) or value < 0 for value in said.values()):
         raise ValueError("not a distance")
     return Distances(**said)
+
+
+def read_state_error(ratio: object, group: object) -> tuple[float, str]:
+    """A relative error of the rest of a state, Infinity included, and the name of its group, if it is not 0.
+
+    Raises:
+        ValueError: They are not that.
+    """
+    if not isinstance(ratio, float) or not ratio >= 0:  # which a NaN is not
+        raise ValueError("not a relative error")
+    if not isinstance(group, str) or bool(group) != (ratio > 0):
+        raise ValueError("not a group")
+    return ratio, group
 
 
 def _message(request: Request) -> dict[str, Any]:

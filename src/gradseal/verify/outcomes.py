@@ -40,6 +40,9 @@ class SegmentResult:
         error: The distances between replayed and sealed parameters.
         update: Those between the sealed parameters before and after; zeros if `equal`, where neither is
             measured.
+        state: The largest error of a group of the rest of the state, relative to the group's sealed change;
+            see `state_error`. Infinite where nothing bounds it.
+        state_group: The group that has it; empty if `state` is 0.
         moved: Which of the model's tensors moved, by their places in the layout; and below, which of these
             ended under the other seed within the floor of where they ended with the segment's own.
         independent: See above.
@@ -54,6 +57,8 @@ class SegmentResult:
     differing: tuple[str, ...] = ()
     error: Distances = field(default_factory=Distances)
     update: Distances = field(default_factory=Distances)
+    state: float = 0.0
+    state_group: str = ""
     moved: tuple[int, ...] = ()
     independent: tuple[int, ...] = ()
     dependence: float | None = None

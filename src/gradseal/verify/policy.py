@@ -5,6 +5,7 @@ A policy is the verifier's own and is echoed whole into the verdict; nothing of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -38,6 +39,9 @@ class Replay(StrEnum):
     SAMPLE = "sample"
     ALL = "all"
 
+
+MOST_CONFIDENCE = 1 - 1e-9
+"""Nearer to 1 the error that is left cannot be told from the rounding of a float."""
 
 ALWAYS_FREE_BYTES = 64
 ALWAYS_GRAPH_BYTES = 4096
@@ -109,6 +113,23 @@ class Policy:
     calibration: Calibration | None = None
     tau_cap: float = 0.1
     classical: Classical | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses numbers for which no bound can be stated.
+
+        Raises:
+            Error: One is out of range; names it.
+        """
+        ranges = {
+            "confidence": 0 < self.confidence <= MOST_CONFIDENCE,
+            "tolerated_fraction": 0 <= self.tolerated_fraction <= 1,
+            "tolerated_length": self.tolerated_length is None or 0 <= self.tolerated_length <= 1,
+            "tau_cap": 0 < self.tau_cap < math.inf,
+        }
+        for field_name, held in ranges.items():
+            if not held:
+                said = getattr(self, field_name)
+                raise Error(f"{said!r} is out of range", where=f"policy {self.name!r}: {field_name}")
 
     @classmethod
     def named(cls, name: str) -> Policy:

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gradseal.errors import CorruptBlob, MalformedBundle, MissingFile, ReplayError, StoreError, UnknownKind
+from gradseal.errors import Error
 from gradseal.program.arithmetic import Exact
 from gradseal.program.release import MAX_HEADER_BYTES, read_weights
 from gradseal.program.tensors import TensorSpec
@@ -41,6 +41,9 @@ from gradseal.verify.verdict import Check, Finding, Result
 PERMUTATIONS = 199
 SMALL = 0.005
 """The least p that so many permutations can give."""
+
+_BYTES_EACH = 64
+"""So much memory a number takes at most: update and weights in float64, scaled, at unit length, permuted."""
 
 _HEURISTIC = "a heuristic that decides nothing; distillation evades it"
 
@@ -102,8 +105,10 @@ def check_pull(
         found = _aligned(examination, files, held, _ask(request, executor), contents, draw=draw, shown=shown)
     except NotApplicable as e:
         message, p = f"the permutation test does not apply: {e}", None
-    except (CorruptBlob, MalformedBundle, MissingFile, ReplayError, StoreError, UnknownKind) as e:
+    except Error as e:
         message, p = f"the permutation test could not be made: {e}", None
+    except MemoryError:
+        message, p = "the permutation test could not be made: out of memory", None
     else:
         message, p = _said(found), found.p
     examination.findings.append(
@@ -138,7 +143,8 @@ def _read(weights: str | Path, contents: Contents) -> Weights:
 
 def _ask(request: Request, executor: Executor) -> Callable[[Probe], Sequence[int]]:
     def ask(probe: Probe) -> Sequence[int]:
-        for answer in executor.run(replace(request, tasks=(), probe=probe)):
+        most = request.replay_timeout_seconds or request.step_timeout_seconds
+        for answer in executor.run(replace(request, tasks=(), probe=probe, replay_timeout_seconds=most)):
             if isinstance(answer, Probed):
                 return [number for number in answer.valid if number < len(probe.groups)]
         raise NotApplicable("this executor permutes nothing")
@@ -175,7 +181,11 @@ def _aligned(
         dict(zip((s.name for s in contents.program.layout), state, strict=True))
         for state in (examination.state_zero, examination.last_state)
     )
-    update = {s.name: _state(files, last, s) - _state(files, first, s) for s in specs}
+    elements = sum(spec.elements for spec in specs)
+    if elements * _BYTES_EACH > examination.policy.memory_bytes:
+        raise NotApplicable(f"{elements} numbers to compare need more memory than the policy allows")
+    with np.errstate(all="ignore"):  # infinities are told by `align`
+        update = {s.name: _state(files, last, s) - _state(files, first, s) for s in specs}
     behind = _released_as(contents)
     target = {s.name: _numbers(held[behind[s.name]][1], held[behind[s.name]][0]) for s in specs}
     return align(update, target, chosen, draw=draw, shown=shown)

@@ -1,7 +1,8 @@
 """Replaying a segment: the program, from one sealed state, on the committed batches, to the next.
 
 Runs in a worker's process. A segment is equal if every tensor of the replayed state has the sealed digest and
-every loss the sealed bits; otherwise the difference is measured against the update. Between two segments that
+every loss the sealed bits; otherwise the difference is measured against the update, and that of the rest of
+the state against its own. Between two segments that
 follow each other and were equal, the state stays in memory, since equal digests are equal bits. Where it is
 asked for, an equal segment is replayed once more under another seed, to see how far it depends on its own.
 """
@@ -34,6 +35,7 @@ from gradseal.verify.contents import Contents, check_opening, order_of
 from gradseal.verify.distances import Distances, cosine
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.samples import SampleReader
+from gradseal.verify.state_error import length, state_error
 
 State = dict[str, torch.Tensor]
 Transform = Callable[[list[torch.Tensor], int], list[torch.Tensor]]
@@ -111,9 +113,8 @@ class Replayer:
             if diverted is None:
                 return SegmentResult(segment=task.segment, equal=True)
             return SegmentResult(segment=task.segment, equal=True, **self._dependence(task, diverted))
-        error, update = self._measure(task)
         return SegmentResult(
-            segment=task.segment, equal=False, differing=tuple(differing[:8]), error=error, update=update
+            segment=task.segment, equal=False, differing=tuple(differing[:8]), **self._measure(task)
         )
 
     @property
@@ -193,7 +194,7 @@ class Replayer:
 
     def _share(self, before: State, other: State, name: str) -> float:
         """How far a tensor ends away under the other seed, as a share of its update; 0 for no number."""
-        away, update = _distance(other, self._state, [name]), _distance(before, self._state, [name])
+        away, update = length(other, self._state, [name]), length(before, self._state, [name])
         return away / update if math.isfinite(away) and 0 < update < math.inf else 0.0
 
     def _batch(self, order: Order, number: int) -> list[torch.Tensor]:
@@ -206,11 +207,16 @@ class Replayer:
         pairs = zip(steps, losses, sealed, strict=True)
         return [f"loss of step {step}" for step, a, b in pairs if float_to_bits(a) != float_to_bits(b)][:4]
 
-    def _measure(self, task: Task) -> tuple[Distances, Distances]:
-        """The distances of the replayed parameters to the sealed ones, and of the sealed update."""
+    def _measure(self, task: Task) -> dict[str, Any]:
+        """Of `SegmentResult`: how far the replayed state is from the sealed one, and the sealed update."""
         before, after = self.read_state(task.start), self.read_state(task.end)
-        names = self.parameters
-        return distances(self._state, after, names), distances(before, after, names)
+        names, rest = self.parameters, state_error(self._state, after, before)
+        return {
+            "error": distances(self._state, after, names),
+            "update": distances(before, after, names),
+            "state": rest.ratio,
+            "state_group": rest.group,
+        }
 
     @property
     def _floating(self) -> list[int]:
@@ -225,6 +231,11 @@ class Replayer:
     def parameters(self) -> list[str]:
         """The names in the state of the parameters, in the layout's order."""
         return [s.name for s in self._layout if s.name.startswith("parameters/")]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all tensors of the state, in the layout's order."""
+        return [s.name for s in self._layout]
 
     def read_state(self, seal: bytes) -> State:
         """The sealed state, every tensor of which has its digest.
@@ -269,16 +280,7 @@ def distances(a: State, b: State, names: Sequence[str]) -> Distances:
         first, second = first + float(mine.square().sum()), second + float(other.square().sum())
     return Distances(
         l1=l1,
-        l2=_distance(a, b, names),
+        l2=length(a, b, names),
         linf=math.nan if any(map(math.isnan, largest)) else max(largest),
         cosine=cosine(square, first, second),
     )
-
-
-def _distance(a: State, b: State, names: Sequence[str]) -> float:
-    """The Euclidean distance, whose squares neither overflow nor vanish."""
-    differences = [(a[n].double() - b[n].double()).abs() for n in names if a[n].numel()]
-    largest = max((float(d.max()) for d in differences), default=0.0)
-    if not largest or not math.isfinite(largest):
-        return largest
-    return largest * math.sqrt(sum(float((d / largest).square().sum()) for d in differences))

@@ -110,8 +110,11 @@ def _sampled(policy: Policy, certain: set[int], lengths: Sequence[float], key: b
     sample = Sample(
         certain=tuple(sorted(certain)), uniform=tuple(sorted(ranked[:wanted])), population=len(rest)
     )
-    if not by_length or not all(math.isfinite(lengths[i]) for i in rest):
+    if not by_length:
         return sample
+    if not all(math.isfinite(lengths[i]) for i in rest):
+        # Whoever hides lengths has as many segments replayed, and no claim by length.
+        return replace(sample, uniform=tuple(sorted(ranked[: wanted + by_length])))
     weighted = draw_by_length([lengths[i] for i in rest], by_length, key)
     return replace(
         sample, weighted=tuple(rest[place] for place in weighted), length=_sum([lengths[i] for i in rest])
@@ -122,7 +125,8 @@ def _length_draws(policy: Policy) -> int | None:
     """How many draws by length the policy makes; None if so many that it replays all instead."""
     if policy.replay is not Replay.SAMPLE or policy.tolerated_length is None:
         return 0
-    if not policy.tolerated_length > 0:
+    at_least = -math.log(1 - policy.bound_confidence) * (1 / max(policy.tolerated_length, 1e-300) - 1)
+    if not policy.tolerated_length > 0 or at_least > MOST_LENGTH_DRAWS:
         return None
     needed = length_draws_needed(policy.tolerated_length, policy.bound_confidence)
     return needed if needed <= MOST_LENGTH_DRAWS else None

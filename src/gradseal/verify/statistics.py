@@ -15,7 +15,7 @@ What is replayed for certain needs no statistics. Nothing is said here of length
 from __future__ import annotations
 
 from fractions import Fraction
-from math import ceil, expm1, log, log1p, perm
+from math import ceil, expm1, floor, isfinite, log, log1p, log10, perm
 
 
 def forged_bound(population: int, drawn: int, confidence: float) -> int:
@@ -78,6 +78,19 @@ def split_confidence(confidence: float, bounds: int) -> float:
         bounds: How many.
     """
     return 1 - (1 - confidence) / bounds
+
+
+def rounded_up(value: float, digits: int = 2) -> float:
+    """The value to so many digits, never less than it is: for what is *at most* so much.
+
+    Args:
+        value: Not below 0.
+        digits: How many.
+    """
+    if not value or not isfinite(value):
+        return value
+    unit = 10.0 ** (floor(log10(value)) - digits + 1)
+    return ceil(value / unit * (1 - 1e-12)) * unit
 
 
 def length_bound(drawn: int, confidence: float) -> float:

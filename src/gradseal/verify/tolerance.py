@@ -1,8 +1,9 @@
 """What a calibrated tolerance says of one replay, and of a whole run: no more than arithmetic on its numbers.
 
-A replay is within if its parameters end within tau of the sealed update's length. What a calibration measured
-has a least update: a shorter one is no evidence, as nothing is known of its noise. Used by `tolerating`, and
-for claims by `tolerance_claim`. Source: docs/guide/calibrate.md, docs/spec/calibration.md.
+A replay is within if its parameters end within tau of the sealed update's length, and each group of the rest
+of its state within a second tolerance, of the group's own sealed change. What a calibration measured has a
+least update: a shorter one is no evidence, as nothing is known of its noise. Used by `tolerating`, and for
+claims by `tolerance_claim`. Source: docs/guide/calibrate.md, docs/spec/calibration.md.
 """
 
 from __future__ import annotations
@@ -45,35 +46,57 @@ class Tolerance:
         calibration: What was measured.
         cap: The largest tolerance that the policy allows.
         measured: Whether the replays run in numerics that a calibration varies; see `VARIED`.
+        groups: Of the rest of a state, those that are compared; see `state_error`.
     """
 
     calibration: Calibration
     cap: float
     measured: bool
+    groups: tuple[str, ...] = ()
 
     @property
     def tau(self) -> float:
-        """The tolerance in force."""
+        """The tolerance in force, of parameters."""
         return min(self.calibration.tau, self.cap)
 
     @property
+    def state_tau(self) -> float:
+        """The tolerance in force, of the rest of a state."""
+        return min(self.calibration.state_tau, self.cap)
+
+    @property
     def capped(self) -> bool:
-        """Whether the cap is the lower, so that the calibrated rate does not hold."""
-        return self.cap < self.calibration.tau
+        """Whether the cap is the lower for one of them, so that the calibrated rate does not hold."""
+        return self.cap < max(self.calibration.tau, self.calibration.state_tau if self.groups else 0.0)
+
+    @property
+    def false_rejection(self) -> float:
+        """The share of honest segments that lies beyond at most: beyond one of two, at most the sum."""
+        return min(1.0, self._bounds * self.calibration.false_rejection)
+
+    @property
+    def confidence(self) -> float:
+        """Of that: each bound of one sample may fail with the rest of its own."""
+        return max(0.0, 1 - self._bounds * (1 - self.calibration.confidence))
+
+    @property
+    def _bounds(self) -> int:
+        return 2 if self.groups else 1
 
     def standing(self, result: SegmentResult) -> Standing:
         """What a replay is worth.
 
         One whose update is below the floor may end as far away as one at the floor, and is no evidence then.
+        The rest of its state has no floor: what it leaves behind moves segments that are evidence.
         """
         if result.equal:
             return Standing.EQUAL
-        if self._beyond(result, self.tau):
+        if self.parameters_beyond(result) or self.state_beyond(result):
             return Standing.BEYOND
         return Standing.WITHIN if result.update.l2 >= self.calibration.floor else Standing.NO_EVIDENCE
 
     def improbable(self, results: Iterable[SegmentResult]) -> tuple[int, int, float]:
-        """How many of how many segments with evidence lie beyond the calibrated tolerance, whatever the cap.
+        """How many of how many segments with evidence lie beyond what was calibrated, whatever the cap.
 
         And the probability that an honest run has as many or more, by the calibrated rate: the binomial law's
         tail, for segments whose errors are independent.
@@ -82,9 +105,20 @@ class Tolerance:
         from scipy import stats
 
         evident = [r for r in results if r.equal or not r.update.l2 < self.calibration.floor]
-        beyond = sum(not r.equal and self._beyond(r, self.calibration.tau) for r in evident)
-        tail = stats.binom.sf(beyond - 1, len(evident), self.calibration.false_rejection)
+        own = self.calibration
+        beyond = sum(
+            not r.equal and (self._beyond(r, own.tau) or not r.state <= own.state_tau) for r in evident
+        )
+        tail = stats.binom.sf(beyond - 1, len(evident), self.false_rejection)
         return beyond, len(evident), float(tail) if beyond else 1.0
+
+    def parameters_beyond(self, result: SegmentResult) -> bool:
+        """Whether a replay's parameters end beyond the tolerance in force."""
+        return not result.equal and self._beyond(result, self.tau)
+
+    def state_beyond(self, result: SegmentResult) -> bool:
+        """Whether the rest of its state does."""
+        return not result.equal and not result.state <= self.state_tau
 
     def _beyond(self, result: SegmentResult, tau: float) -> bool:
         """No number and no infinity is within anything, an infinite update's share included."""

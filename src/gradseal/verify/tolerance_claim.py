@@ -3,7 +3,8 @@
 Besides what the replays themselves must show, the *reach* must stay below 1: drift within the tolerance,
 added up over the whole run, must not have been able to go as far as the run went. The bound of a sample
 counts as true only what passed, among the segments whose update is at the calibration's floor or above; all
-shorter ones may be forged, and their whole length is in the reach.
+shorter ones may be forged, and their whole length is in the reach. What a false state besides the parameters
+does later is in no reach: it is compared, and what is left of it is told.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from gradseal.verify.examination import Examination
 from gradseal.verify.lengths import NUMPY
+from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.statistics import forged_bound, length_bound
 from gradseal.verify.tolerance import PASSED, Standing, Tolerance, reach_of, relative
 from gradseal.verify.verdict import Check, Claim, Status, not_shown
@@ -67,7 +69,7 @@ def tolerant_claim(
             f"reach {reach:.3g}: how far drift within the tolerance could go, of the way from start to end"
         )
     evidence += bound
-    evidence += [] if brief else [*_short(examination, tolerance), _uncompared(examination)]
+    evidence += [] if brief else [*_short(examination, tolerance), *_uncompared(examination, tolerance)]
     evidence += after
     if lacking:
         return not_shown(*lacking, *evidence)
@@ -81,16 +83,19 @@ def tolerance_of(examination: Examination) -> dict[str, Any]:
         return {}
     standings = [tolerance.standing(result) for result in examination.results]
     calibration = tolerance.calibration
-    largest = _largest(examination)
+    largest, worst = _largest(examination), _worst(examination)
     return {
         "tau": tolerance.tau,
+        "state_tau": tolerance.state_tau if tolerance.groups else None,
         "capped": tolerance.capped,
-        "false_rejection": None if tolerance.capped else calibration.false_rejection,
-        "confidence": calibration.confidence,
+        "false_rejection": None if tolerance.capped else tolerance.false_rejection,
+        "confidence": tolerance.confidence,
         "calibrated_segments": calibration.segments,
         "signer": calibration.signer,
         **{s.value.replace(" ", "_"): standings.count(s) for s in Standing},
         "largest_error": largest if largest is not None and math.isfinite(largest) else None,
+        "largest_state_error": worst.state if worst and math.isfinite(worst.state) else None,
+        "state_group": worst.state_group if worst else "",
         "reach": _reach(examination, tolerance),
     }
 
@@ -99,10 +104,18 @@ def _ground(examination: Examination, tolerance: Tolerance) -> str:
     standings = [tolerance.standing(result) for result in examination.results]
     within, equal = standings.count(Standing.WITHIN), standings.count(Standing.EQUAL)
     said = f"{within + equal} segments replay to within {tolerance.tau:.3g} of their update"
+    if tolerance.groups:
+        said += f" and the rest of their state to within {tolerance.state_tau:.3g} of its change"
     if equal:
         said += f", {equal} of them bit for bit"
-    largest = _largest(examination)
-    return said + (f"; the largest error is {largest:.3g}" if largest is not None else "")
+    largest, worst = _largest(examination), _worst(examination)
+    said += f"; the largest error is {largest:.3g}" if largest is not None else ""
+    return said + (f", and {worst.state:.3g} in {worst.state_group}" if worst and worst.state_group else "")
+
+
+def _worst(examination: Examination) -> SegmentResult | None:
+    """The replay with the largest error in the rest of its state."""
+    return max(examination.results, key=lambda result: result.state, default=None)
 
 
 def _largest(examination: Examination) -> float | None:
@@ -115,14 +128,16 @@ def _largest(examination: Examination) -> float | None:
 def _calibrated(tolerance: Tolerance) -> str:
     own = tolerance.calibration
     times = "" if own.margin == 1 else f"{own.margin:g} times "
+    what = f"each tolerance is {times}its" if tolerance.groups else f"the tolerance is {times}the"
     said = (
-        f"the tolerance is {times}the bound of {own.segments} segments under {len(own.variants)} numerics, "
+        f"{what} bound of {own.segments} segments under {len(own.variants)} numerics, "
         f"signed by {own.signer.partition('+')[0] or 'nobody'}"
     )
     if tolerance.capped:
         return f"{said}, capped at {tolerance.cap:.3g}: the calibrated rate no longer holds"
-    rate = f"at most {own.false_rejection:.2g} of honest segments lie beyond"
-    return f"{said}: with {own.confidence:.0%} confidence {rate}"
+    rate = f"at most {tolerance.false_rejection:.2g} of honest segments lie beyond"
+    both = " one of the two bounds" if tolerance.groups else ""
+    return f"{said}: with {tolerance.confidence:.0%} confidence {rate}{both}"
 
 
 def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
@@ -175,16 +190,34 @@ def _short(examination: Examination, tolerance: Tolerance) -> list[str]:
     ]
 
 
-def _uncompared(examination: Examination) -> str:
-    layout = examination.contents.program.layout if examination.contents else ()
-    others = sum(not spec.name.startswith("parameters/") for spec in layout)
-    said = "losses are not compared, since they differ by noise"
-    if not others:
-        return said
-    return (
-        f"losses and the {others} tensors of a state besides its parameters are not compared, since they "
-        "differ by noise: a false one moves later segments, and the reach does not know of it"
-    )
+def _uncompared(examination: Examination, tolerance: Tolerance) -> list[str]:
+    """What is compared of a state besides its parameters, and what is left open."""
+    losses = "losses are not compared, since they differ by noise"
+    if not tolerance.groups:
+        return [losses]
+    return [
+        *_false_states(examination, tolerance),
+        f"the rest of a state is compared in groups: {', '.join(tolerance.groups)}; drift of a group within "
+        "its tolerance moves later segments, and the reach does not know of it",
+        losses,
+    ]
+
+
+def _false_states(examination: Examination, tolerance: Tolerance) -> list[str]:
+    """What a sample says of false states, in segments without evidence too: their ends move later ones."""
+    count, sample = len(examination.parameter_digests) - 1, examination.sample
+    good = {r.segment for r in examination.results if not tolerance.state_beyond(r)}
+    if len(good) == count:
+        return ["all segments end within the tolerance for the rest of a state"]
+    if sample is None or not sample.uniform or not set(sample.segments) <= good:
+        return []
+    policy = examination.policy
+    most = forged_bound(sample.population, len(sample.uniform), policy.bound_confidence)
+    return [
+        f"the rest of a state is within in all {len(good)} replayed, short updates too: with "
+        f"{100 * policy.bound_confidence:.4g}% confidence it is false in at most {most} of the "
+        f"{sample.population} that were drawn from"
+    ]
 
 
 def _reach(examination: Examination, tolerance: Tolerance) -> float | None:

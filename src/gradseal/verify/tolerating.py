@@ -1,9 +1,9 @@
 """Native replays judged by a calibrated tolerance, where the recorded environment cannot be had.
 
 In the recorded environment, and in exact arithmetic, only bits count, and a calibration is without effect. In
-another environment a replay within the tolerance passes; one beyond leaves the claim undecided, since honest
-noise does that at the calibrated rate; so many beyond that chance does not explain them refute it. Losses,
-buffers and the optimizer's state differ by noise too, and are not compared then.
+another environment a replay within the tolerance passes, its parameters by one and the rest of its state by
+another; one beyond leaves the claim undecided, since honest noise does that at the calibrated rate; so many
+beyond that chance does not explain them refute it. Losses differ by noise too, and are not compared then.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from gradseal.program.arithmetic import Arithmetic, Exact
 from gradseal.program.native import Environment, differences
 from gradseal.verify.examination import Examination
 from gradseal.verify.outcomes import SegmentResult
+from gradseal.verify.state_groups import groups_of
 from gradseal.verify.tolerance import PASSED, VARIED, WILFUL, Standing, Tolerance, misfits, relative
 from gradseal.verify.verdict import Check, Finding, Result
 
@@ -38,8 +39,12 @@ def begin_tolerance(examination: Examination, recorded: Arithmetic, had: Environ
     if _misfits(examination, log):
         return
     apart = differences(calibration.environment, had)
+    layout = examination.contents.program.layout if examination.contents else ()
     examination.tolerance = Tolerance(
-        calibration=calibration, cap=policy.tau_cap, measured=set(apart) <= VARIED
+        calibration=calibration,
+        cap=policy.tau_cap,
+        measured=set(apart) <= VARIED,
+        groups=tuple(groups_of(spec.name for spec in layout)),
     )
     if other := {n: pair for n, pair in differences(calibration.environment, recorded).items()}:
         said = "; ".join(f"{name} {a!r}, the run {b!r}" for name, (a, b) in other.items())
@@ -49,10 +54,15 @@ def begin_tolerance(examination: Examination, recorded: Arithmetic, had: Environ
 
 
 def judge_tolerance(examination: Examination, answer: SegmentResult, tolerance: Tolerance) -> None:
-    """Takes the result of a replay, and adds a finding if it ends beyond the tolerance."""
+    """Takes the result of a replay, and adds a finding for parameters or a group beyond the tolerance."""
     examination.results.append(answer)
-    if tolerance.standing(answer) is not Standing.BEYOND:
-        return
+    if tolerance.parameters_beyond(answer):
+        _tell_parameters(examination, answer, tolerance)
+    if tolerance.state_beyond(answer):
+        _tell_state(examination, answer, tolerance)
+
+
+def _tell_parameters(examination: Examination, answer: SegmentResult, tolerance: Tolerance) -> None:
     share, floor = relative(answer), tolerance.calibration.floor
     short = f"; its update is below the floor of {floor:.3g}" if answer.update.l2 < floor else ""
     examination.findings.append(
@@ -65,6 +75,23 @@ def judge_tolerance(examination: Examination, answer: SegmentResult, tolerance: 
             segment=answer.segment,
             measured=share if math.isfinite(share) else None,  # JSON has no other numbers
             allowed=tolerance.tau,
+        )
+    )
+
+
+def _tell_state(examination: Examination, answer: SegmentResult, tolerance: Tolerance) -> None:
+    finite = math.isfinite(answer.state)
+    said = f"{answer.state:.3g} of its own change away" if finite else "differs where it has no noise"
+    examination.findings.append(
+        Finding(
+            check=Check.TOLERANCE,
+            result=Result.UNDECIDED,
+            message=f"the replay's {answer.state_group} {'ends ' if finite else ''}{said}, beyond the "
+            f"tolerance of {tolerance.state_tau:.3g} for the rest of a state",
+            where=f"segment {answer.segment}",
+            segment=answer.segment,
+            measured=answer.state if finite else None,
+            allowed=tolerance.state_tau,
         )
     )
 
@@ -84,6 +111,8 @@ def tell_tolerance(examination: Examination, asked: int) -> None:
     passed = sum(s in PASSED for s in standings)
     short = standings.count(Standing.NO_EVIDENCE)
     said = f"{passed} of {asked} replays end within {tolerance.tau:.3g} of their update"
+    if tolerance.groups:
+        said += f", and the rest of their state within {tolerance.state_tau:.3g} of its change"
     if short:
         said += f"; {short} updates are below the floor of {tolerance.calibration.floor:.3g}: no evidence"
     examination.found(Check.TOLERANCE, Result.HELD if passed == asked else Result.NOTED, said)
@@ -92,7 +121,7 @@ def tell_tolerance(examination: Examination, asked: int) -> None:
             Check.TOLERANCE,
             Result.NOTED,
             f"the policy caps the tolerance at {tolerance.cap:.3g}, below the calibrated "
-            f"{tolerance.calibration.tau:.3g}: the stated rate of false rejection no longer holds",
+            f"{_calibrated(tolerance)}: the stated rate of false rejection no longer holds",
         )
     _tell_improbable(examination, tolerance)
 
@@ -103,7 +132,7 @@ def _tell_improbable(examination: Examination, tolerance: Tolerance) -> None:
         return
     said = (
         f"{beyond} of {evident} replays end beyond the calibrated tolerance of "
-        f"{tolerance.calibration.tau:.3g}; an honest run has as many with probability {probability:.2g}"
+        f"{_calibrated(tolerance)}; an honest run has as many with probability {probability:.2g}"
     )
     if tolerance.measured:
         examination.found(
@@ -114,6 +143,12 @@ def _tell_improbable(examination: Examination, tolerance: Tolerance) -> None:
         apart = differences(tolerance.calibration.environment, had) if had else {}
         named = ", ".join(sorted(set(apart) - VARIED))
         examination.found(Check.TOLERANCE, Result.NOTED, f"{said}, but the calibration did not vary {named}")
+
+
+def _calibrated(tolerance: Tolerance) -> str:
+    own = tolerance.calibration
+    rest = f", and {own.state_tau:.3g} for the rest of a state" if tolerance.groups else ""
+    return f"{own.tau:.3g}{rest}"
 
 
 def _misfits(examination: Examination, log: Log) -> tuple[str, ...]:
