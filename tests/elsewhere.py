@@ -70,6 +70,7 @@ def calibration(manifest: Manifest | None = None, **changed: Any) -> Calibration
         state_tau=2e-4,
         margin=1.0,
         floor=1e-6,
+        ceiling=1e6,
         false_rejection=0.05,
         confidence=0.95,
         segments=59,

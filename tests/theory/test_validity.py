@@ -14,7 +14,7 @@ from scipy import stats
 from gradseal.study.tolerance_bound import needed, tolerance_bound
 from gradseal.verify.classical import Limits, Scale
 from gradseal.verify.distances import Distance, Distances
-from gradseal.verify.tolerance import WILFUL
+from gradseal.verify.tolerance import UNLIKELY
 
 TRIALS = 10_000
 
@@ -300,11 +300,11 @@ def test_an_honest_run_is_refuted_as_seldom_as_is_said() -> None:
     random, rate, later = np.random.default_rng(10), 0.05, 40
     beyond_rate = 1 - random.uniform(size=(TRIALS, 59)).max(axis=1)  # of the law, beyond the largest of 59
     beyond = random.binomial(later, beyond_rate)
-    least = next(j for j in range(later + 1) if stats.binom.sf(j - 1, later, rate) < WILFUL)
+    least = next(j for j in range(later + 1) if stats.binom.sf(j - 1, later, rate) < UNLIKELY)
     assert 2 < least < 20
     refuted, covered = beyond >= least, beyond_rate <= rate
-    assert refuted[covered].mean() <= WILFUL
-    assert refuted.mean() <= WILFUL + (1 - rate) ** 59
+    assert refuted[covered].mean() <= UNLIKELY
+    assert refuted.mean() <= UNLIKELY + (1 - rate) ** 59
     # At the stated rate itself it is just below.
     assert (random.binomial(later, rate, 50 * TRIALS) >= least).mean() == pytest.approx(
         float(stats.binom.sf(least - 1, later, rate)), abs=2e-4

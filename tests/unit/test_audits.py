@@ -42,6 +42,7 @@ def test_the_sentences_have_the_measured_numbers(results: dict[str, object]) -> 
     assert 0 < cheapest < 0.5
     assert any(f"replays {cheapest:.2%} of the segments" in line for line in section.said)
     assert any("5 combinations" in line and "0 contradict" in line for line in section.said)
+    assert any("chance would make 0.005 of them" in line for line in section.said)
     assert Section.from_json(json.loads(json.dumps(section.to_json(), allow_nan=False))) == section
     assert len({plot.name for plot in section.plots}) == 3
     for plot in section.plots:

@@ -76,6 +76,7 @@ FLOATS = {
     "state_tau": (-1.0, -0.5, math.inf, math.nan),
     "margin": (0.5, math.inf, math.nan),
     "floor": (0.0, -1.0, math.inf, math.nan),
+    "ceiling": (0.0, -1.0, math.inf, math.nan),
     "false_rejection": (0.0, 1.0, math.nan),
     "confidence": (0.0, 1.0, 2.0),
     "coefficient": (-1.0, math.inf),
@@ -171,3 +172,12 @@ def test_a_vector_is_read(case: dict[str, Any]) -> None:
 def test_an_invalid_vector_is_refused(case: dict[str, Any]) -> None:
     with pytest.raises((MalformedBundle, UnknownKind, KeyFileError)):
         read_calibration(case["note"].encode(), keys=[PINNED], where="vector")
+
+
+def test_a_rate_that_so_few_segments_cannot_bound_is_refused() -> None:
+    own = calibration(None, segments=1, false_rejection=1e-9, confidence=0.999)
+    with pytest.raises(MalformedBundle, match="1 segments cannot bound a rate of 1e-09") as caught:
+        own.text()
+    assert caught.value.where == "calibration: false_rejection"
+    with pytest.raises(MalformedBundle, match="is below the floor"):
+        calibration(None, floor=2.0, ceiling=1.0).text()

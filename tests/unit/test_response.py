@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradseal.errors import Error
 from gradseal.study.mixes import KINDS, cheapest, of_cost, replayed_probabilities
 from gradseal.study.response import Ground, Mix, best_response, missed_uniformly
 from gradseal.verify.statistics import missed_probability
@@ -54,6 +55,8 @@ def test_without_limit_only_uniform_draws_are_left(lengths: list[float], way: fl
     response = best_response(Ground(lengths, way, math.inf), mix)
     rest = len(lengths) - mix.longest
     expected = min(1.0, mix.uniform / rest) if rest > 0 else 1.0
+    if rest == 1 and mix.by_length:
+        expected = 1.0  # all others are certain, so draws by length have the forged one alone to fall on
     assert response.detection == pytest.approx(expected, abs=1e-9)
 
 
@@ -71,6 +74,51 @@ def test_what_each_audit_leaves_to_a_prover_of_a_real_shape() -> None:
     assert mixed.detection > 0.99
     # The longest cannot be dodged: there are not enough segments.
     assert best_response(Ground([1.0] * 20, 40.0), Mix(longest=1)).detection == 1.0
+
+
+def seen(lengths: np.ndarray, forged: np.ndarray, mix: Mix) -> float:
+    """How often an audit sees this set of forged segments, by the laws of its draws."""
+    order = np.argsort(np.where(forged, -lengths * (1 - 1e-12), -lengths), kind="stable")
+    if forged[order[: mix.longest]].any():
+        return 1.0
+    rest = order[mix.longest :]
+    m, population = int(forged[rest].sum()), len(rest)
+    missed = float(missed_probability(population, m, min(mix.uniform, population)))
+    return 1 - missed * (1 - lengths[rest][forged[rest]].sum() / lengths[rest].sum()) ** mix.by_length
+
+
+def test_no_unequal_pieces_in_other_places_are_seen_less_often() -> None:
+    """S6 (e): whatever pieces, wherever, for each of many audits."""
+    random = np.random.default_rng(8)
+    nearest = 1.0
+    for _ in range(4000):
+        count = int(random.integers(3, 40))
+        lengths = random.lognormal(sigma=1.0, size=count)
+        way = float(lengths.sum() * random.uniform(0.05, 0.6))
+        mix = Mix(
+            **dict(
+                zip(("longest", "uniform", "by_length"), map(int, random.integers(0, (5, 8, 8))), strict=True)
+            )
+        )
+        response = best_response(Ground(lengths, way), mix).detection
+        pieces = int(random.integers(1, count + 1))
+        spread = random.choice([0.0, 0.2, 2.0])
+        parts = random.lognormal(sigma=spread, size=pieces)
+        own, forged = lengths.copy(), np.zeros(count, dtype=bool)
+        places = random.permutation(count)[:pieces] if random.random() < 0.5 else np.argsort(own)[:pieces]
+        own[places], forged[places] = way * parts / parts.sum(), True
+        found = seen(own, forged, mix)
+        assert found >= response - 1e-9
+        nearest = min(nearest, found - response if 0.01 < response < 0.99 else 1.0)
+    assert nearest < 1e-6, "none of them came to the response: it may be too low, and this would not show it"
+
+
+def test_a_displacement_that_is_none_is_no_ground() -> None:
+    for way in (math.nan, 0.0, -1.0):
+        with pytest.raises(Error):
+            Ground([1.0], way)
+    with pytest.raises(Error):
+        Ground([1.0, math.nan], 1.0)
 
 
 def test_limited_inflation_pays_for_the_longest_first() -> None:

@@ -10,7 +10,7 @@ import pytest
 from elsewhere import calibration
 from gradseal.verify.distances import Distances
 from gradseal.verify.outcomes import SegmentResult
-from gradseal.verify.tolerance import WILFUL, Standing, Tolerance, reach_of
+from gradseal.verify.tolerance import UNLIKELY, Standing, Tolerance, reach_of
 
 
 def result(error: float, update: float, *, equal: bool = False) -> SegmentResult:
@@ -18,9 +18,10 @@ def result(error: float, update: float, *, equal: bool = False) -> SegmentResult
 
 
 def tolerance(cap: float = 1.0, groups: tuple[str, ...] = (), **changed: float) -> Tolerance:
-    fields = {"tau": 0.125, "state_tau": 0.25, "floor": 2.0, "false_rejection": 0.05, **changed}
+    usual = {"tau": 0.125, "state_tau": 0.25, "floor": 2.0, "ceiling": 64.0, "false_rejection": 0.05}
+    fields = {**usual, **changed}
     own = calibration(None, **fields)
-    return Tolerance(calibration=own, cap=cap, measured=True, groups=groups)
+    return Tolerance(calibration=own, cap=cap, groups=groups)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +109,13 @@ def test_what_has_no_evidence_counts_neither_way() -> None:
 
 def test_few_beyond_are_chance_and_many_are_not() -> None:
     beyond, within = result(2.0, 8.0), result(0.0, 8.0)
-    assert tolerance().improbable([beyond] * 3 + [within] * 17)[2] > WILFUL
-    assert tolerance().improbable([beyond] * 7 + [within] * 13)[2] < WILFUL
+    assert tolerance().improbable([beyond] * 3 + [within] * 17)[2] > UNLIKELY
+    assert tolerance().improbable([beyond] * 7 + [within] * 13)[2] < UNLIKELY
 
 
 def test_reach_adds_all_drift_up() -> None:
-    assert reach_of([10.0, 20.0, 0.5], 25.0, tau=0.1, floor=1.0) == pytest.approx((3.0 + 0.5) / 25)
+    expected = (30 * tolerance().tau + 0.5 + 100) / 250
+    assert reach_of([10.0, 20.0, 0.5, 100.0], 250.0, tolerance()) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +123,12 @@ def test_reach_adds_all_drift_up() -> None:
     [([1.0], None), ([1.0], 0.0), ([1.0], math.inf), ([1.0], math.nan), ([math.nan], 1.0), ([math.inf], 1.0)],
 )
 def test_reach_is_not_known_without_every_length(updates: list[float], distance: float | None) -> None:
-    assert reach_of(updates, distance, tau=0.1, floor=1.0) is None
+    assert reach_of(updates, distance, tolerance()) is None
+
+
+def test_an_update_longer_than_those_measured_is_no_evidence_and_makes_no_room() -> None:
+    """Whoever makes an update long chooses what a share of it is."""
+    long = result(7.9, 1e9)
+    assert tolerance().standing(long) is Standing.NO_EVIDENCE
+    assert tolerance().standing(result(8.1, 1e9)) is Standing.BEYOND
+    assert reach_of([1e9], 1e9, tolerance()) == 1.0

@@ -7,17 +7,17 @@ import math
 from dataclasses import replace
 
 import pytest
-from scipy.stats import binomtest, hypergeom
+from scipy.stats import hypergeom
 
-from gradseal.study import tradeoff
+from gradseal.study import tradeoff, tradeoff_told
 from gradseal.study.cases import Case, Cost, Replays
 from gradseal.study.part import Effort
+from gradseal.study.proportions import proportion_bounds
 from gradseal.study.rates import (
     Picked,
     absolute,
     acceptance,
     drawn_within,
-    interval,
     least_threshold,
     relative,
 )
@@ -124,13 +124,6 @@ def test_the_least_threshold_is_where_the_mean_acceptance_gets_there() -> None:
     assert least_threshold([], Picked.ALL, 0.5) == math.inf
 
 
-def test_intervals_of_counts_are_those_of_clopper_and_pearson() -> None:
-    for hits in range(8):
-        known = binomtest(hits, 7).proportion_ci(0.95, method="exact")
-        assert interval(hits, 7) == pytest.approx((known.low, known.high))
-    assert interval(2.5, 7)[0] == pytest.approx(sum(interval(h, 7)[0] for h in (2, 3)) / 2, abs=0.02)
-
-
 def test_a_threshold_separates_unless_a_bundle_passes_below_honest_noise() -> None:
     found = measured(line=[0.5, 0.5], near=[0.1, 0.1], true=[0.0, 0.0])
     apart = {
@@ -151,9 +144,29 @@ def test_a_threshold_separates_unless_a_bundle_passes_below_honest_noise() -> No
 def test_honest_rates_count_runs_of_the_precision_that_is_asked_for() -> None:
     found = measured()
     assert found.rejected(Scale.NORMALISED, Picked.ALL, 0.1, reduced=False)[0] == 0.0
-    assert found.rejected(Scale.NORMALISED, Picked.ALL, 0.1, reduced=True) == (0.5, *interval(1, 2))
+    assert found.rejected(Scale.NORMALISED, Picked.ALL, 0.1, reduced=True) == (
+        0.5,
+        *proportion_bounds(1, 2),
+    )
     none = replace(found, honest=())
     assert math.isnan(none.rejected(Scale.RELATIVE, Picked.ALL, 0.1, reduced=True)[0])
+
+
+def test_a_run_counts_once_as_rejected_if_some_variant_rejects_it() -> None:
+    value = honest([0.3, 1e-6])
+    value["variants"] = {
+        name: {"operators": "", "errors": errors, "updates": [1.0, 1.0]}
+        for name, errors in (("a", [0.3, 1e-6]), ("b", [1e-6, 0.3]), ("c", [1e-6, 1e-6]))
+    }
+    quiet = honest_runs(102, honest([1e-6, 1e-6]), 1)
+    found = replace(measured(), honest=[*honest_runs(101, value, 1), *quiet])
+    for picked in (Picked.ALL, Picked.TOP):
+        rate = found.rejected(Scale.NORMALISED, picked, 0.1, reduced=False)
+        assert rate == (0.5, *proportion_bounds(1, 2))
+    # One of two segments is drawn, and each is beyond under some variant: a mean of probabilities, no count.
+    rate, low, high = found.rejected(Scale.NORMALISED, Picked.UNIFORM, 0.1, reduced=False)
+    assert rate == 0.5 and math.isnan(low) and math.isnan(high)
+    assert found.numerics(reduced=False) == "a, b, c"
 
 
 EFFORT = Effort(seeds=1)
@@ -196,6 +209,36 @@ def test_the_section_says_where_an_attack_passes_and_what_honest_runs_suffer_the
     # In TF32 the honest run's largest segment is 0.05 / 2 = 0.025 of d_ref, above δ = 0.008.
     assert section.figures["honest rejected, absolute, any precision"] == 1.0
     assert "2 of 2 segments of honest runs replay bit for bit" in section.said[-1]
+
+
+def test_numerics_are_named_as_they_were_measured(section: Section) -> None:
+    text = " ".join(section.said) + " ".join(table.note for table in section.tables)
+    assert "elsewhere" not in text
+    assert "bfloat16" not in text
+    assert "chosen after the fact for each attack, splits the 1 honest replays measured (a)" in text
+    # Nothing was measured in single precision, and nothing is said of it.
+    assert sum("Honest runs, all segments" in said for said in section.said) == 2
+    assert not any("; under" in said for said in section.said if said.startswith("Honest runs"))
+    own = results()
+    name = next(name for name, value in own.items() if name.startswith("tradeoff honest"))
+    own[name] = {**own[name], "left_out": {"threads 2": "one processor"}}  # type: ignore[dict-item]
+    notes = tradeoff.tell(EFFORT, own).notes
+    assert any("threads 2 (run" in note and "one processor" in note for note in notes)
+
+
+def test_attacks_are_true_runs_only_if_all_their_bundles_are(section: Section) -> None:
+    own = results()
+    native = tradeoff.tell(EFFORT, own).said[-1]
+    assert "All bundles of 1 of 1 attacks" in native and "refuse: none." in native
+    mixed = [
+        case("honest", [0.0], arithmetic="exact"),
+        case("gluing", [0.0], arithmetic="exact"),
+        case("gluing", [0.1], seed=102, arithmetic="exact"),
+        case("distillation", [0.0], arithmetic="exact"),
+    ]
+    said = tradeoff_told._in_exact(mixed)[0]
+    assert "refuse: distillation. In some bundles and not in others: gluing." in said
+    assert "All bundles of 0 of 2 attacks" in said
 
 
 def test_what_was_not_measured_is_said(section: Section) -> None:

@@ -14,7 +14,17 @@ from gradseal.verify.calibration import sign_calibration
 Vectors = dict[str, Any]
 
 _OTHER = SigningKey(name=CALIBRATOR.name, seed=bytes([8]) * 32)
-_FLOATS = ("tau", "state_tau", "margin", "floor", "false_rejection", "confidence", "coefficient", "exponent")
+_FLOATS = (
+    "tau",
+    "state_tau",
+    "margin",
+    "floor",
+    "ceiling",
+    "false_rejection",
+    "confidence",
+    "coefficient",
+    "exponent",
+)
 
 
 def calibrations() -> Vectors:
@@ -73,6 +83,8 @@ _CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an infinite tolerance of the rest": _put("state_tau", float_to_bits(math.inf)),
     "a tolerance of the rest that is no number": _put("state_tau", float_to_bits(math.nan)),
     "a margin below 1": _put("margin", float_to_bits(0.5)),
+    "a ceiling below the floor": _put("ceiling", float_to_bits(1e-300)),
+    "a rate that so few segments cannot bound": _put("false_rejection", float_to_bits(1e-9)),
     "a floor of 0": _put("floor", float_to_bits(0.0)),
     "a rate of 1": _put("false_rejection", float_to_bits(1.0)),
     "a confidence of 1": _put("confidence", float_to_bits(1.0)),

@@ -34,7 +34,7 @@ def calibration_lines(made: Calibrated) -> list[str]:
     if own.false_rejection > made.asked_rate:
         said = f"more than the {made.asked_rate:g} asked for: {own.segments} segments are too few"
         lines.append(f"           {said}")
-    lines.append(f"floor      {own.floor:.3g}: shorter updates are no evidence")
+    lines.append(f"lengths    from {own.floor:.3g} to {own.ceiling:.3g}: other updates are no evidence")
     if own.coefficient:
         law = f"{own.coefficient:.3g} * j^{own.exponent:.3g}"
         lines.append(f"growth     after j steps the median error is about {law}")

@@ -37,6 +37,9 @@ from gradseal.verify.contents import check_opening, read_contents
 
 FALSE_REJECTION = 0.05
 CONFIDENCE = 0.95
+CEILING = 2.0
+"""How many times the longest update measured one may be as long."""
+
 FLOOR_SLACK = 2.0**-20
 """By how much the floor is below the least update measured, relatively: there are several sums."""
 
@@ -294,12 +297,13 @@ def _calibration(
     sources: Sequence[Source], measurements: Sequence[Measurement], bounds: tuple[Bound, Bound], margin: float
 ) -> Calibration:
     manifest, (bound, state_bound) = sources[0].log.manifest, bounds
-    fitted = growth(_medians(measurements))
+    fitted, lengths = growth(_medians(measurements)), _lengths(sources, measurements)
     return Calibration(
         tau=margin * bound.value,
         state_tau=margin * state_bound.value,
         margin=margin,
-        floor=_floor(sources, measurements),
+        floor=lengths[0] * (1 - FLOOR_SLACK),
+        ceiling=lengths[-1] * CEILING,
         false_rejection=bound.rate,
         confidence=bound.confidence,
         segments=bound.scores,
@@ -315,15 +319,14 @@ def _calibration(
     )
 
 
-def _floor(sources: Sequence[Source], measurements: Sequence[Measurement]) -> float:
-    """The least update of the segments measured; of those that did not move here, none has a finite score."""
-    ends = [
+def _lengths(sources: Sequence[Source], measurements: Sequence[Measurement]) -> list[float]:
+    """The updates of the segments measured, the least first; one that did not move has no finite score."""
+    return sorted(
         update.l2
         for source, measurement in zip(sources, measurements, strict=True)
         for (segment, step), update in measurement.updates.items()
         if step == len(source.log.manifest.plan.steps_of(segment)) and 0 < update.l2 < math.inf
-    ]
-    return min(ends) * (1 - FLOOR_SLACK)
+    )
 
 
 def _medians(measurements: Sequence[Measurement]) -> list[tuple[int, float]]:

@@ -39,8 +39,7 @@ def errors_told(results: Mapping[str, Any]) -> list[Section]:
         figures |= {f"endpoint_detected_{one['pull']:g}": _rate(one["p"], LEVELS[0]) for one in pulled}
         told = "; ".join(f"{_share(one['p'], LEVELS[0])} at c = {one['pull']:g}" for one in pulled)
         said.append(
-            f"Of runs with a declared pull it flags, at p ≤ {LEVELS[0]:g} (in brackets the interval at 95 %): "
-            f"{told}."
+            f"Of runs with a declared pull it flags, at p ≤ {LEVELS[0]:g}, with the interval at 95 %: {told}."
         )
     if one := results.get(TESTS[2]):
         evaded = one["p"]["these weights distilled"]

@@ -1,8 +1,8 @@
 """Work that is kept: each job's result is a file, so that what was stopped goes on where it was.
 
 A file is written whole, under a name that follows from all that decides the result: what is called, with
-which arguments, by which code, on which machine. Jobs of one group run one after another in one process, since they share what
-that process has made before; groups run side by side, each with one thread.
+which arguments, by which code, on which machine. Jobs of one group run one after another in one process,
+since they share what that process has made before; groups run side by side, each with one thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import entry_points, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def code_digest() -> str:
     """
     # Jobs run with one thread each, whatever this process has.
     environment = asdict(replace(current_environment(), threads=1))
-    versions = {name: version(name) for name in _LIBRARIES}
+    versions = {name: _version(name) for name in _LIBRARIES}
     hashed = hashlib.sha256(json.dumps([environment, versions], sort_keys=True).encode())
     root = Path(__file__).parents[1]
     for package in _DECIDING:
@@ -90,6 +90,13 @@ def code_digest() -> str:
         for point in sorted(entry_points(group=group), key=lambda one: one.name):
             hashed.update(f"{point.name} {point.value} {point.dist and point.dist.version}".encode())
     return hashed.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def run_jobs(

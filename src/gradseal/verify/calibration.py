@@ -55,6 +55,8 @@ class Calibration:
             relative to the group's own change; see `state_error`. 0 where none was seen.
         margin: At least 1.
         floor: A little below the shortest update that was measured; nothing is known of shorter ones.
+        ceiling: Twice the longest one; nothing is known of longer ones. A tolerance is a share of the update,
+            so whoever makes that long, by his data for instance, would choose the tolerance.
         false_rejection: The largest share of such segments that lies beyond a bound, of each by itself, with
             the confidence.
         confidence: See above.
@@ -77,6 +79,7 @@ class Calibration:
     state_tau: float
     margin: float
     floor: float
+    ceiling: float
     false_rejection: float
     confidence: float
     segments: int
@@ -136,6 +139,7 @@ _FLOATS: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "state_tau": (_not_negative, "a finite number, not below 0"),
     "margin": (lambda x: 1 <= x < math.inf, "a finite number, at least 1"),
     "floor": (_positive, "a finite number above 0"),
+    "ceiling": (_positive, "a finite number above 0"),
     "false_rejection": (_share, "between 0 and 1"),
     "confidence": (_share, "between 0 and 1"),
     "coefficient": (_not_negative, "a finite number, not below 0"),
@@ -163,6 +167,7 @@ def parse_calibration(text: str, *, where: str) -> Calibration:
         state_tau=_float(fields, "state_tau"),
         margin=_float(fields, "margin"),
         floor=_float(fields, "floor"),
+        ceiling=_float(fields, "ceiling"),
         false_rejection=_float(fields, "false_rejection"),
         confidence=_float(fields, "confidence"),
         coefficient=_float(fields, "coefficient"),
@@ -177,9 +182,24 @@ def parse_calibration(text: str, *, where: str) -> Calibration:
         runs=tuple(_run(item) for item in fields.objects("runs", MAX_RUNS)),
     )
     fields.end()
+    _check_together(own, fields)
+    return own
+
+
+def _check_together(own: Calibration, fields: Fields) -> None:
+    """What each by itself may be, and both together not."""
     if not own.runs:
         raise MalformedBundle("no run at all", where=fields.where("runs"))
-    return own
+    if own.ceiling < own.floor:
+        raise MalformedBundle("is below the floor", where=fields.where("ceiling"))
+    # No bound without a law of the errors states more of so many segments than their largest does.
+    largest = -math.expm1(own.segments * math.log1p(-own.false_rejection))
+    if largest < own.confidence * (1 - 1e-9):
+        raise MalformedBundle(
+            f"{own.segments} segments cannot bound a rate of {own.false_rejection:g} with confidence "
+            f"{own.confidence:g}",
+            where=fields.where("false_rejection"),
+        )
 
 
 def sign_calibration(calibration: Calibration, signers: Sequence[Signer]) -> bytes:

@@ -17,13 +17,10 @@ from gradseal.proof.manifest import Manifest
 from gradseal.verify.calibration import Calibration
 from gradseal.verify.outcomes import SegmentResult
 
-WILFUL = 0.001
-"""So many segments beyond the calibrated tolerance refute a run that an honest one has as many with a smaller
-probability than this, by the calibrated rate. Fewer leave it undecided: some lie beyond by chance."""
-
-VARIED = frozenset({"processor", "threads", "cpu_capability", "onednn", "onednn_isa", "mkl_mode"})
-"""Where the environment of the replays and that of the calibration may differ for segments beyond to refute:
-what a calibration can vary. It measures nothing of another version of PyTorch, architecture or device."""
+UNLIKELY = 0.001
+"""A verdict says so where as many segments beyond the calibrated tolerance have a smaller probability than
+this, by the calibrated rate. It refutes nothing: the rate is of other segments, and of numerics that were
+tried."""
 
 
 class Standing(StrEnum):
@@ -45,13 +42,11 @@ class Tolerance:
     Args:
         calibration: What was measured.
         cap: The largest tolerance that the policy allows.
-        measured: Whether the replays run in numerics that a calibration varies; see `VARIED`.
         groups: Of the rest of a state, those that are compared; see `state_error`.
     """
 
     calibration: Calibration
     cap: float
-    measured: bool
     groups: tuple[str, ...] = ()
 
     @property
@@ -86,25 +81,30 @@ class Tolerance:
     def standing(self, result: SegmentResult) -> Standing:
         """What a replay is worth.
 
-        One whose update is below the floor may end as far away as one at the floor, and is no evidence then.
-        The rest of its state has no floor: what it leaves behind moves segments that are evidence.
+        One whose update is below the floor or above the ceiling may end as far away as one there, and is no
+        evidence then. The rest of its state has no floor: what it leaves behind moves segments that are
+        evidence.
         """
         if result.equal:
             return Standing.EQUAL
         if self.parameters_beyond(result) or self.state_beyond(result):
             return Standing.BEYOND
-        return Standing.WITHIN if result.update.l2 >= self.calibration.floor else Standing.NO_EVIDENCE
+        return Standing.WITHIN if self.covers(result.update.l2) else Standing.NO_EVIDENCE
+
+    def covers(self, update: float) -> bool:
+        """Whether updates of this length were measured; none that is no number was."""
+        return self.calibration.floor <= update <= self.calibration.ceiling
 
     def improbable(self, results: Iterable[SegmentResult]) -> tuple[int, int, float]:
         """How many of how many segments with evidence lie beyond what was calibrated, whatever the cap.
 
-        And the probability that an honest run has as many or more, by the calibrated rate: the binomial law's
-        tail, for segments whose errors are independent.
+        And the probability of as many or more, by the calibrated rate: the binomial law's tail, for segments
+        drawn as the calibrated ones were, whose errors are independent.
         """
         # Loaded here, since few verifications need it and it takes a moment.
         from scipy import stats
 
-        evident = [r for r in results if r.equal or not r.update.l2 < self.calibration.floor]
+        evident = [r for r in results if r.equal or self.covers(r.update.l2) or math.isnan(r.update.l2)]
         own = self.calibration
         beyond = sum(
             not r.equal and (self._beyond(r, own.tau) or not r.state <= own.state_tau) for r in evident
@@ -125,7 +125,7 @@ class Tolerance:
         error, update = result.error.l2, result.update.l2
         if not (math.isfinite(error) and math.isfinite(update)):
             return True
-        return error > tau * max(update, self.calibration.floor)
+        return error > tau * min(max(update, self.calibration.floor), self.calibration.ceiling)
 
 
 def relative(result: SegmentResult) -> float:
@@ -157,22 +157,21 @@ def misfits(calibration: Calibration, manifest: Manifest, programs: Sequence[byt
     return tuple(said)
 
 
-def reach_of(updates: Sequence[float], distance: float | None, *, tau: float, floor: float) -> float | None:
+def reach_of(updates: Sequence[float], distance: float | None, tolerance: Tolerance) -> float | None:
     """How far drift within the tolerance could have gone, as a share of how far the run went.
 
-    (tau · the lengths of all updates at the floor or above + those of all below it) / ‖W_T − W_0‖. At 1 or
+    (tau · the lengths of all updates that were measured + the lengths of all others) / ‖W_T − W_0‖. At 1 or
     more, the run could have ended anywhere.
 
     Args:
         updates: Each segment's length of update, replayed or not.
         distance: ‖W_T − W_0‖.
-        tau: The tolerance.
-        floor: The least update that counts.
+        tolerance: Has tau, and says which lengths were measured.
 
     Returns:
         None if a length is not known, or no finite number, or the run went nowhere.
     """
     if distance is None or not 0 < distance < math.inf or not all(map(math.isfinite, updates)):
         return None
-    drift = math.fsum(length if length < floor else tau * length for length in updates)
+    drift = math.fsum(tolerance.tau * u if tolerance.covers(u) else u for u in updates)
     return drift / distance

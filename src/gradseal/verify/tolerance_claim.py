@@ -2,8 +2,8 @@
 
 Besides what the replays themselves must show, the *reach* must stay below 1: drift within the tolerance,
 added up over the whole run, must not have been able to go as far as the run went. The bound of a sample
-counts as true only what passed, among the segments whose update is at the calibration's floor or above; all
-shorter ones may be forged, and their whole length is in the reach. What a false state besides the parameters
+counts as true only what passed, among the segments with an update of a length that the calibration measured;
+all others may be forged, and their whole length is in the reach. What a false state besides the parameters
 does later is in no reach: it is compared, and what is left of it is told.
 """
 
@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gradseal.program.native import Environment, differences
 from gradseal.verify.examination import Examination
-from gradseal.verify.lengths import NUMPY
 from gradseal.verify.outcomes import SegmentResult
-from gradseal.verify.statistics import forged_bound, length_bound
+from gradseal.verify.statistics import forged_bound, length_bound, rounded_up
 from gradseal.verify.tolerance import PASSED, Standing, Tolerance, reach_of, relative
 from gradseal.verify.verdict import Check, Claim, Status, not_shown
 
@@ -54,7 +54,8 @@ def tolerant_claim(
         after: To be told last.
         released: Whether the claim is of any weights.
     """
-    evidence = [*before, _ground(examination, tolerance), *([] if brief else [_calibrated(tolerance)])]
+    evidence = [*before, _ground(examination, tolerance)]
+    evidence += [] if brief else [*_elsewhere(examination), _calibrated(tolerance)]
     bound = _covered(examination, tolerance)
     lacking = examination.undecided(Check.TOLERANCE)
     if not bound:
@@ -63,10 +64,11 @@ def tolerant_claim(
     if reach is None:
         lacking.append("reach: not known, so drift within the tolerance could have gone anywhere")
     elif reach >= 1:
-        lacking.append(f"reach {reach:.3g}, at least 1: drift within the tolerance could have gone anywhere")
+        lacking.append(f"reach {reach:.4g}, at least 1: drift within the tolerance could have gone anywhere")
     else:
         evidence.append(
-            f"reach {reach:.3g}: how far drift within the tolerance could go, of the way from start to end"
+            f"reach {rounded_up(reach, 3):.3g}: how far drift could go that is within the tolerance in each "
+            "segment, added up, of the way from start to end"
         )
     evidence += bound
     evidence += [] if brief else [*_short(examination, tolerance), *_uncompared(examination, tolerance)]
@@ -121,7 +123,7 @@ def _worst(examination: Examination) -> SegmentResult | None:
 def _largest(examination: Examination) -> float | None:
     """The largest relative error of the replays whose update counts."""
     tolerance = examination.tolerance
-    counted = [r for r in examination.results if tolerance and r.update.l2 >= tolerance.calibration.floor]
+    counted = [r for r in examination.results if tolerance and tolerance.covers(r.update.l2)]
     return max(map(relative, counted), default=None)
 
 
@@ -135,24 +137,39 @@ def _calibrated(tolerance: Tolerance) -> str:
     )
     if tolerance.capped:
         return f"{said}, capped at {tolerance.cap:.3g}: the calibrated rate no longer holds"
-    rate = f"at most {tolerance.false_rejection:.2g} of honest segments lie beyond"
+    rate = f"at most {rounded_up(tolerance.false_rejection):.2g} of honest segments like these lie beyond"
     both = " one of the two bounds" if tolerance.groups else ""
-    return f"{said}: with {tolerance.confidence:.0%} confidence {rate}{both}"
+    return f"{said}: with {100 * tolerance.confidence:.4g}% confidence {rate}{both}"
+
+
+def _elsewhere(examination: Examination) -> list[str]:
+    """That the recorded environment, which would settle it, is the owner's word, and not had here."""
+    recorded = examination.contents.arithmetic if examination.contents else None
+    had = examination.environment
+    if had is None or not isinstance(recorded, Environment):
+        return []
+    wrong = differences(recorded, had)
+    said = "; ".join(f"{name} {a!r}, here {b!r}" for name, (a, b) in wrong.items())
+    return [f"the environment that the owner names cannot be had: {said}"] if wrong else []
 
 
 def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
     """Why the segments that did not pass, or were not replayed, do not spoil the claim; nothing if they do.
 
-    Given how many draws fell on segments whose update is at the floor or above, these are draws of the same
-    kind from all such segments.
+    Given how many draws fell on segments whose update has a length that was measured, these are draws of the
+    same kind from all such segments. Too few of them bound less than the policy demands, and then nothing.
     """
     updates, sample = examination.lengths.updates if examination.lengths else (), examination.sample
-    count, floor = len(examination.parameter_digests) - 1, tolerance.calibration.floor
+    count, own = len(examination.parameter_digests) - 1, tolerance.calibration
     # An unknown length counts as one that must pass.
-    evident = {i for i in range(count) if i >= len(updates) or not updates[i] < floor}
+    evident = {
+        i for i in range(count) if i >= len(updates) or math.isnan(updates[i]) or tolerance.covers(updates[i])
+    }
     good = set(passed(examination))
-    if evident <= good:
-        return (f"all {len(evident)} segments whose update is at the floor of {floor:.3g} or above passed",)
+    if evident <= good and examination.weights_checked:
+        return (
+            f"all {len(evident)} segments passed whose update is from {own.floor:.3g} to {own.ceiling:.3g}",
+        )
     if sample is None or len(examination.results) < len(sample.segments):
         return ()
     others = set(range(count)) - set(sample.certain)
@@ -162,14 +179,18 @@ def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
         return ()
     population, policy = len(evident & others), examination.policy
     most = forged_bound(population, len(drawn), policy.bound_confidence)
+    if most > math.ceil(policy.tolerated_fraction * population):
+        return ()
     certainty = f"with {100 * policy.bound_confidence:.4g}% confidence at most"
     uniform = (
         f"{len(drawn)} of {population} other segments with evidence drawn uniformly: {certainty} {most} are "
         "forged"
     )
     weighted = [i for i in sample.weighted if i in evident]
-    if policy.tolerated_length is None or not weighted:
+    if policy.tolerated_length is None:
         return (uniform,)
+    if not weighted or length_bound(len(weighted), policy.bound_confidence) > policy.tolerated_length:
+        return ()
     share = math.ceil(1000 * length_bound(len(weighted), policy.bound_confidence)) / 10
     by_length = (
         f"{len(weighted)} draws by length, of {len(set(weighted))} segments: {certainty} {share:.1f}% of the "
@@ -179,14 +200,14 @@ def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
 
 
 def _short(examination: Examination, tolerance: Tolerance) -> list[str]:
-    floor = tolerance.calibration.floor
+    own = tolerance.calibration
     updates = examination.lengths.updates if examination.lengths else ()
-    short = sum(length < floor for length in updates)
-    if not short:
+    other = sum(not tolerance.covers(length) for length in updates)
+    if not other:
         return []
     return [
-        f"{short} of {len(updates)} updates are below the floor of {floor:.3g}: no evidence; they may "
-        "be forged, and count in the reach with their whole length"
+        f"{other} of {len(updates)} updates are not from {own.floor:.3g} to {own.ceiling:.3g}, as those "
+        "measured: no evidence; they may be forged, and count in the reach with their whole length"
     ]
 
 
@@ -221,12 +242,7 @@ def _false_states(examination: Examination, tolerance: Tolerance) -> list[str]:
 
 
 def _reach(examination: Examination, tolerance: Tolerance) -> float | None:
-    log, lengths, contents = examination.log, examination.lengths, examination.contents
-    if log is None or lengths is None or contents is None or len(lengths.updates) != len(log.segments):
+    log, lengths = examination.log, examination.lengths
+    if log is None or lengths is None or len(lengths.updates) != len(log.segments):
         return None
-    parameters = [s for s in contents.program.layout if s.name.startswith("parameters/")]
-    if any(spec.dtype not in NUMPY for spec in parameters):  # whose lengths are not counted
-        return None
-    return reach_of(
-        lengths.updates, examination.distance, tau=tolerance.tau, floor=tolerance.calibration.floor
-    )
+    return reach_of(lengths.updates, examination.distance, tolerance)
