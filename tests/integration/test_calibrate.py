@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from bundles import KEY, record_run
 from elsewhere import CALIBRATOR
-from gradseal.cli.calibrate import command
+from gradseal.cli.main import gradseal
 from gradseal.errors import Error, KeyFileError
 from gradseal.program.native import current_environment
 from gradseal.report.calibration import calibration_lines, variants
@@ -235,7 +235,7 @@ def test_the_command_writes_a_signed_file_and_prints_json(run: Path, tmp_path: P
     (tmp_path / "k.key").write_text(CALIBRATOR.encode())
     out = tmp_path / "c.txt"
     arguments = [str(run), "--out", str(out), "--key", str(tmp_path / "k.key"), "--json"]
-    ended = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    ended = CliRunner().invoke(gradseal, ["calibrate", *arguments], catch_exceptions=False)
     assert ended.exit_code == 0
     own = read_calibration(out.read_bytes(), keys=[CALIBRATOR.verification_key], where="c.txt")
     told = json.loads(ended.stdout)

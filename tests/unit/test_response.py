@@ -84,7 +84,8 @@ def seen(lengths: np.ndarray, forged: np.ndarray, mix: Mix) -> float:
     rest = order[mix.longest :]
     m, population = int(forged[rest].sum()), len(rest)
     missed = float(missed_probability(population, m, min(mix.uniform, population)))
-    return 1 - missed * (1 - lengths[rest][forged[rest]].sum() / lengths[rest].sum()) ** mix.by_length
+    share = float(lengths[rest][forged[rest]].sum() / lengths[rest].sum())
+    return 1 - missed * float((1 - share) ** mix.by_length)
 
 
 def test_no_unequal_pieces_in_other_places_are_seen_less_often() -> None:

@@ -161,8 +161,7 @@ def test_a_run_counts_once_as_rejected_if_some_variant_rejects_it() -> None:
     quiet = honest_runs(102, honest([1e-6, 1e-6]), 1)
     found = replace(measured(), honest=[*honest_runs(101, value, 1), *quiet])
     for picked in (Picked.ALL, Picked.TOP):
-        rate = found.rejected(Scale.NORMALISED, picked, 0.1, reduced=False)
-        assert rate == (0.5, *proportion_bounds(1, 2))
+        assert found.rejected(Scale.NORMALISED, picked, 0.1, reduced=False) == (0.5, *proportion_bounds(1, 2))
     # One of two segments is drawn, and each is beyond under some variant: a mean of probabilities, no count.
     rate, low, high = found.rejected(Scale.NORMALISED, Picked.UNIFORM, 0.1, reduced=False)
     assert rate == 0.5 and math.isnan(low) and math.isnan(high)

@@ -179,7 +179,7 @@ def _whole(cells: Sequence[Cell]) -> str:
         return "By the whole plan nothing that a thief tries is accepted."
     if early:
         verb = "is" if len(early) == 1 else "are"
-        return f"By the whole plan {_list(early)} {verb} accepted, with a time that is too early."
+        return f"By the whole plan {_list(early)} {verb} accepted, and a verdict says too early a time."
     bounds = [c.not_after for c in own if c.not_after is not None]
     seeds = [c.first_not_before for c in own if c.first_not_before is not None]
     choices = [
