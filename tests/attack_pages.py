@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gradseal.attacks.catalogue import MODULES, load_attack
 from gradseal.report.matrix import matrix_markdown, page_table
-from gradseal.study.matrix import Matrix
+from gradseal.study.matrix.table import Matrix
 
 PAGES = Path(__file__).parent.parent / "docs" / "attacks"
 MARK = re.compile(r"<!-- measured: ([^>]+) -->\n(?:.*?<!-- end -->\n)?", re.DOTALL)

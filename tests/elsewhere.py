@@ -17,7 +17,7 @@ from gradseal.proof.bundle import open_bundle
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import SigningKey
 from gradseal.store.files import FsspecFiles
-from gradseal.study.numerics import reordered
+from gradseal.study.noise.numerics import reordered
 from gradseal.verify.calibration import CalibratedRun, Calibration
 from gradseal.verify.contents import read_contents
 from gradseal.verify.executors import Answer, Ready, Request

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gradseal.report.study import section_markdown, table_markdown
-from gradseal.study.matrix_part import FIRST_ATTACKS
+from gradseal.study.matrix.part import FIRST_ATTACKS
 from gradseal.study.section import Section, Table
 
 ROOT = Path(__file__).parent.parent

@@ -20,8 +20,8 @@ from gradseal.attacks.paths import drawn, sgd
 from gradseal.errors import Error
 from gradseal.proof.note import SigningKey
 from gradseal.recipes.recipe import load_recipe
-from gradseal.study.cases import Case
-from gradseal.study.suite import Suite
+from gradseal.study.matrix.cases import Case
+from gradseal.study.matrix.suite import Suite
 
 NOT_BY_RULE = "state zero is not what the rule"
 POLICIES = ("jia2021", "jia2021-normalised", "quick", "full")

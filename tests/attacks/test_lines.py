@@ -23,8 +23,8 @@ from gradseal.attacks import (
 from gradseal.attacks.attack import Attack, Hand, Need, NotGranted, Setting, distance
 from gradseal.attacks.paths import rank_matched, sgd
 from gradseal.recipes.recipe import load_recipe
-from gradseal.study.cases import Case
-from gradseal.study.suite import Suite
+from gradseal.study.matrix.cases import Case
+from gradseal.study.matrix.suite import Suite
 
 SETTING = Setting(steps=40, every=4, batch_size=16)
 POLICIES = ("jia2021", "jia2021-normalised", "jia2021-random", "jia2021-random-relative", "quick", "full")

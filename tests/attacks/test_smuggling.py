@@ -30,8 +30,8 @@ from gradseal.attacks.attack import Attack, Hand, Need, NotGranted, Setting
 from gradseal.attacks.dated import Services
 from gradseal.errors import AnchorError
 from gradseal.recipes.recipe import load_recipe
-from gradseal.study.cases import Case
-from gradseal.study.suite import Suite
+from gradseal.study.matrix.cases import Case
+from gradseal.study.matrix.suite import Suite
 
 SETTING = Setting(steps=40, every=4, batch_size=16)
 LENGTHS = Setting(steps=60, every=2, batch_size=16)

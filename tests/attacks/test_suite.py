@@ -12,8 +12,8 @@ from gradseal.attacks.attack import Attack, Hand, Need, NotGranted, Setting
 from gradseal.attacks.catalogue import attack_names, load_attack
 from gradseal.errors import Error
 from gradseal.recipes.recipe import load_recipe
-from gradseal.study.cases import Case, Judged
-from gradseal.study.suite import Suite
+from gradseal.study.matrix.cases import Case, Judged
+from gradseal.study.matrix.suite import Suite
 
 SETTING = Setting(steps=20, every=5, batch_size=16)
 POLICIES = ("quick", "standard", "full", "full-dated")

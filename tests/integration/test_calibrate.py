@@ -21,8 +21,8 @@ from gradseal.program.native import current_environment
 from gradseal.report.calibration import calibration_lines, variants
 from gradseal.study import calibrating
 from gradseal.study.calibrating import Wanted, calibrate, open_source
-from gradseal.study.measure import Measured, Measurement
-from gradseal.study.numerics import Variant
+from gradseal.study.noise.measure import Measured, Measurement
+from gradseal.study.noise.numerics import Variant
 from gradseal.verify.calibration import read_calibration
 from gradseal.verify.distances import Distances
 

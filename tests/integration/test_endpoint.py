@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gradseal.attacks.attack import Setting, distance
-from gradseal.study.endpoint import PART, PULLS, TOLERANCES
-from gradseal.study.endpoint_errors import TESTS
-from gradseal.study.endpoint_runs import declared, retrained, undeclared, victim_of
-from gradseal.study.endpoint_tests import honest, pulled
-from gradseal.study.matching import matched_distance
+from gradseal.study.endpoint.errors import TESTS
+from gradseal.study.endpoint.matching import matched_distance
+from gradseal.study.endpoint.part import PART, PULLS, TOLERANCES
+from gradseal.study.endpoint.permutations import honest, pulled
+from gradseal.study.endpoint.runs import declared, retrained, undeclared, victim_of
 from gradseal.study.part import Effort
 from gradseal.study.section import Section
 

@@ -16,12 +16,13 @@ from torch.nn import functional
 from bundles import Forgery, mlp, record_run
 from gradseal.errors import CorruptBlob, Error
 from gradseal.proof.files import blob_path
-from gradseal.study import noise_run, numerics_run
-from gradseal.study.measure import Measurement, measure
-from gradseal.study.noise_run import run_noise
-from gradseal.study.noise_told import Case, Noise, tell_cases, try_tolerance
-from gradseal.study.numerics import Variant
-from gradseal.study.numerics_worker import _serve
+from gradseal.study.noise import processes as numerics_run
+from gradseal.study.noise import run as noise_run
+from gradseal.study.noise.measure import Measurement, measure
+from gradseal.study.noise.numerics import Variant
+from gradseal.study.noise.run import run_noise
+from gradseal.study.noise.told import Case, Noise, tell_cases, try_tolerance
+from gradseal.study.noise.worker import _serve
 from gradseal.verify.executors import WorkerDied
 from gradseal.verify.policy import Policy
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from bundles import check, digits, linear, record_run
 from gradseal.cli.main import gradseal, main
 from gradseal.errors import Error
-from gradseal.study.audited import MAX_PLANNED, Audited, alike, read_audited
-from gradseal.study.planning import SHARE_OF_PATH, Price, plan_audit
+from gradseal.study.audits.audited import MAX_PLANNED, Audited, alike, read_audited
+from gradseal.study.audits.planning import SHARE_OF_PATH, Price, plan_audit
 from gradseal.verify.policy import POLICIES, Policy
 from gradseal.verify.sampling import draw_sample
 from gradseal.verify.statistics import draws_needed, forged_bound, length_bound

@@ -13,7 +13,7 @@ from gradseal.attacks.attack import Setting
 from gradseal.cli.attack import command as attack
 from gradseal.cli.main import gradseal
 from gradseal.report.matrix import matrix_markdown, matrix_page, square
-from gradseal.study.matrix import Cell, Matrix, Plan, run_matrix
+from gradseal.study.matrix.table import Cell, Matrix, Plan, run_matrix
 from gradseal.study.proportions import proportion_bounds
 
 SMALL = ["--steps", "20", "--every", "5", "--batch-size", "16"]

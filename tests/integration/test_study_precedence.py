@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from gradseal.study.matrix.remembering import Remembering
 from gradseal.study.part import Effort
-from gradseal.study.precedence import PART
-from gradseal.study.precedence_attacks import OWNER, TRIES, Told
-from gradseal.study.precedence_cells import Cell, judge
-from gradseal.study.precedence_parts import ABLATIONS, IN_BUNDLES, Part
-from gradseal.study.precedence_told import accepted, refused_by
-from gradseal.study.precedence_world import World, world
-from gradseal.study.remembering import Remembering
+from gradseal.study.precedence.attacks import OWNER, TRIES, Told
+from gradseal.study.precedence.cells import Cell, judge
+from gradseal.study.precedence.part import PART
+from gradseal.study.precedence.removals import ABLATIONS, IN_BUNDLES, Part
+from gradseal.study.precedence.told import accepted, refused_by
+from gradseal.study.precedence.world import World, world
 from gradseal.verify.precedence_claim import MANIFEST_LATE
 from gradseal.verify.verdict import Claim, Status
 

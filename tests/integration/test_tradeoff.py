@@ -9,10 +9,10 @@ from dataclasses import asdict
 import pytest
 
 from gradseal.attacks.attack import Setting
-from gradseal.study import tradeoff
-from gradseal.study.cases import Case
-from gradseal.study.rates import Picked
-from gradseal.study.tradeoff_data import forged, honest_runs
+from gradseal.study.matrix.cases import Case
+from gradseal.study.tradeoff import part as tradeoff
+from gradseal.study.tradeoff.data import forged, honest_runs
+from gradseal.study.tradeoff.rates import Picked
 from gradseal.verify.classical import Scale
 
 SETTING = asdict(Setting(steps=18, every=5, batch_size=16))

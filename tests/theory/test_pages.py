@@ -14,7 +14,7 @@ from gradseal.study import parts
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted((ROOT / "docs" / "theory").glob("*.md"))
-PARTS = {*parts.MODULES, "ks"}
+PARTS = {*parts.NAMES, "ks"}
 
 _PROPOSITION = re.compile(r"^### ([PVSEO]\d+)\. (.+)$", re.MULTILINE)
 _TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gradseal.study.provers import forge
+from gradseal.study.audits.provers import forge
 from gradseal.verify.policy import Policy, Replay
 from gradseal.verify.sampling import draw_sample
 from gradseal.verify.statistics import draws_needed, forged_bound, length_bound, missed_probability

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from gradseal.study import auditing
-from gradseal.study.auditing import INFLATIONS, SHARES, long_lengths, simulate_law
-from gradseal.study.audits import PART
-from gradseal.study.mixes import KINDS
+from gradseal.study.audits import jobs as auditing
+from gradseal.study.audits.jobs import INFLATIONS, SHARES, long_lengths, simulate_law
+from gradseal.study.audits.mixes import KINDS
+from gradseal.study.audits.part import PART
 from gradseal.study.part import Effort
 from gradseal.study.section import Section
 

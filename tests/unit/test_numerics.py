@@ -12,8 +12,8 @@ from gradseal.errors import Error
 from gradseal.program import native
 from gradseal.program.graph import Graph, Input, Node, Ref
 from gradseal.program.native import attainable, current_environment
-from gradseal.study.measure import round_marks
-from gradseal.study.numerics import (
+from gradseal.study.noise.measure import round_marks
+from gradseal.study.noise.numerics import (
     BFLOAT16_BITS,
     TF32_BITS,
     Products,

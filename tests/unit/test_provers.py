@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradseal.study import provers
-from gradseal.study.provers import LAWS, SIGNIFICANCE, TRIALS, forge, policy_of, simulate
+from gradseal.study.audits import provers
+from gradseal.study.audits.provers import LAWS, SIGNIFICANCE, TRIALS, forge, policy_of, simulate
 from gradseal.verify.statistics import forged_bound, length_bound
 
 

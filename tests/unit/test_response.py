@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradseal.errors import Error
-from gradseal.study.mixes import KINDS, cheapest, of_cost, replayed_probabilities
-from gradseal.study.response import Ground, Mix, best_response, missed_uniformly
+from gradseal.study.audits.mixes import KINDS, cheapest, of_cost, replayed_probabilities
+from gradseal.study.audits.response import Ground, Mix, best_response, missed_uniformly
 from gradseal.verify.statistics import missed_probability
 
 lengths_ = st.lists(st.floats(0, 100), min_size=1, max_size=12)

@@ -14,7 +14,7 @@ import pytest
 from gradseal.errors import Error, StoreError
 from gradseal.report.study import Study, study_markdown, study_page
 from gradseal.study.jobs import Job, run_jobs
-from gradseal.study.parts import MODULES, load_part
+from gradseal.study.parts import NAMES, load_part
 from gradseal.study.section import Plot, Section, Series, Table
 
 
@@ -74,7 +74,7 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 
 def test_every_part_is_there() -> None:
-    for name in MODULES:
+    for name in NAMES:
         part = load_part(name)
         assert part.name == name
         assert part.title

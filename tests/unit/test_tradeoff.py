@@ -9,11 +9,14 @@ from dataclasses import replace
 import pytest
 from scipy.stats import hypergeom
 
-from gradseal.study import tradeoff, tradeoff_told
-from gradseal.study.cases import Case, Cost, Replays
+from gradseal.study.matrix.cases import Case, Cost, Replays
 from gradseal.study.part import Effort
 from gradseal.study.proportions import proportion_bounds
-from gradseal.study.rates import (
+from gradseal.study.section import Section
+from gradseal.study.tradeoff import part as tradeoff
+from gradseal.study.tradeoff import told as tradeoff_told
+from gradseal.study.tradeoff.data import Measured, forged, honest_runs, separated
+from gradseal.study.tradeoff.rates import (
     Picked,
     absolute,
     acceptance,
@@ -21,8 +24,6 @@ from gradseal.study.rates import (
     least_threshold,
     relative,
 )
-from gradseal.study.section import Section
-from gradseal.study.tradeoff_data import Measured, forged, honest_runs, separated
 from gradseal.verify.classical import Scale
 
 COST = Cost(gradients=10.0, flops=1e6, seconds=1.0)

@@ -1,7 +1,7 @@
 """What an attack on weights is, and what one has in hand: nothing but what its threat model grants.
 
-An attack writes a bundle and says what it computed for it. It never judges itself: `study.suite` has every
-verifier look at the bundle, measures how near its weights are to the stolen ones, and counts its cost.
+An attack writes a bundle and says what it computed for it. It never judges itself: `study.matrix.suite` has
+every verifier look at the bundle, measures how near its weights are to the stolen ones, and counts its cost.
 Attacks on time, which need services and a clock, are in `attacks.precedence`.
 """
 

@@ -70,7 +70,7 @@ def command(
 
     from gradseal.recipes.recipe import load_recipe
     from gradseal.report.matrix import case_lines
-    from gradseal.study.suite import Suite
+    from gradseal.study.matrix.suite import Suite
 
     setting = Setting.sized(steps, every, batch_size)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -14,9 +14,9 @@ from gradseal.cli.watching import Watcher
 from gradseal.report.words import finite, printable
 
 if TYPE_CHECKING:
-    from gradseal.study.audited import Audited
-    from gradseal.study.planning import Answered, AuditPlan
-    from gradseal.study.response import Mix, Response
+    from gradseal.study.audits.audited import Audited
+    from gradseal.study.audits.planning import Answered, AuditPlan
+    from gradseal.study.audits.response import Mix, Response
 
 
 _SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
@@ -77,8 +77,8 @@ def command(
     A prover who forges must move the parameters; he chooses in how many segments. Shown is how often the
     plan sees his best choice, and how often others do that replay as much.
     """
-    from gradseal.study.audited import alike, read_audited
-    from gradseal.study.planning import Price, plan_audit
+    from gradseal.study.audits.audited import alike, read_audited
+    from gradseal.study.audits.planning import Price, plan_audit
     from gradseal.verify.policy import Policy, Replay
 
     if (bundle is None) == (segments is None):

@@ -94,9 +94,9 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         return
     if options["out"] is None:
         raise click.UsageError("name a directory by --out, or one of the parts below", ctx)
-    from gradseal.study.parts import MODULES
+    from gradseal.study.parts import NAMES
 
-    _measured(tuple(MODULES), "study", options)
+    _measured(NAMES, "study", options)
 
 
 for _option in _SIZE:
@@ -176,9 +176,9 @@ def matrix(
     from gradseal.attacks.catalogue import load_attack
     from gradseal.report.matrix import matrix_markdown, matrix_page
     from gradseal.report.page import save_page
-    from gradseal.study.columns import named
-    from gradseal.study.matrix import run_matrix
-    from gradseal.study.matrix_part import planned
+    from gradseal.study.matrix.columns import named
+    from gradseal.study.matrix.part import planned
+    from gradseal.study.matrix.table import run_matrix
 
     out = options["out"]
     for name in policies:

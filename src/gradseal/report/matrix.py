@@ -16,9 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from gradseal.attacks.attack import Attack
 from gradseal.attacks.catalogue import load_attack
 from gradseal.report.words import printable
-from gradseal.study.cases import Case
-from gradseal.study.matrix import Cell, Matrix, Row
-from gradseal.study.matrix_part import COST_HEADINGS, cell_text, costs
+from gradseal.study.matrix.cases import Case
+from gradseal.study.matrix.part import COST_HEADINGS, cell_text, costs
+from gradseal.study.matrix.table import Cell, Matrix, Row
 
 PASSED = "passed"
 CAUGHT = "caught"

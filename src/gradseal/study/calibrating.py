@@ -29,8 +29,8 @@ from gradseal.program.randomness import derive, permutation
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.manifest import Manifest
 from gradseal.store.files import FsspecFiles
-from gradseal.study.measure import Measured, Measurement, measure
-from gradseal.study.numerics import FLOAT32
+from gradseal.study.noise.measure import Measured, Measurement, measure
+from gradseal.study.noise.numerics import FLOAT32
 from gradseal.study.tolerance_bound import Bound, growth, needed, tolerance_bound
 from gradseal.verify.calibration import CalibratedRun, Calibration
 from gradseal.verify.contents import check_opening, read_contents
@@ -58,7 +58,7 @@ class Wanted:
         confidence: Of that.
         segments: How many to measure; by default as many as the largest score must be of, or all there are.
         margin: What the bound is multiplied by, at least 1.
-        family: Of numerics; see `numerics.variants_for`.
+        family: Of numerics; see `noise.numerics.variants_for`.
         seed: Of the draw.
     """
 

@@ -12,15 +12,8 @@ from gradseal.study.jobs import Done, Job, Progress, run_jobs
 from gradseal.study.part import Effort, Part
 from gradseal.study.section import Section
 
-MODULES = {
-    "noise": "noise",
-    "tradeoff": "tradeoff",
-    "matrix": "matrix_part",
-    "precedence": "precedence",
-    "audits": "audits",
-    "endpoint": "endpoint",
-}
-"""By name the module of this package that has it."""
+NAMES = ("noise", "tradeoff", "matrix", "precedence", "audits", "endpoint")
+"""Each is a package of this one, whose module `part` has it."""
 
 
 def load_part(name: str) -> Part:
@@ -29,10 +22,10 @@ def load_part(name: str) -> Part:
     Raises:
         Error: There is none.
     """
-    if name not in MODULES:
-        there = ", ".join(MODULES)
+    if name not in NAMES:
+        there = ", ".join(NAMES)
         raise Error(f"the study has no part {name!r}", where="part", advice=f"there are: {there}")
-    part: Part = import_module(f"gradseal.study.{MODULES[name]}").PART
+    part: Part = import_module(f"gradseal.study.{name}.part").PART
     return part
 
 

@@ -1,0 +1,1 @@
+"""What a sample of segments detects: the prover's best response, plans, and simulated provers."""

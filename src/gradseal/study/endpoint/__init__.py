@@ -1,0 +1,1 @@
+"""Whether it helps to know the weights that a run shall end with."""
