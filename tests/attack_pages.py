@@ -1,7 +1,8 @@
-"""Writes what a matrix measured into the pages on attacks: `python tests/attack_pages.py STUDY`.
+"""Writes what a matrix measured into the pages on attacks: `python tests/attack_pages.py STUDY [FIRST]`.
 
-STUDY is the directory of a `gradseal study matrix`. A page has a line `<!-- measured: NAME -->`; what follows
-it, up to `<!-- end -->`, is made here. `docs/attacks/index.md` has both tables whole.
+STUDY is the directory of a `gradseal study matrix`, FIRST that of one of the first attacks with more victims.
+A page has a line `<!-- measured: NAME -->`; what follows it, up to `<!-- end -->`, is made here.
+`docs/attacks/index.md` has both tables whole.
 """
 
 from __future__ import annotations
@@ -20,11 +21,19 @@ PAGES = Path(__file__).parent.parent / "docs" / "attacks"
 MARK = re.compile(r"<!-- measured: ([^>]+) -->\n(?:.*?<!-- end -->\n)?", re.DOTALL)
 
 
-def filled(page: str, matrix: Matrix) -> str:
-    """A page whose marks are followed by what was measured; what this matrix has not stays as it is."""
+def filled(page: str, matrix: Matrix, first: Matrix | None = None) -> str:
+    """A page whose marks are followed by what was measured; what this matrix has not stays as it is.
+
+    Args:
+        page: The page.
+        matrix: Of all attacks.
+        first: Of the first ones, with more victims.
+    """
     had = {"all", "what there is", *(row.attack for row in matrix.rows)}
 
     def after(found: re.Match[str]) -> str:
+        if found[1] == "first" and first is not None:
+            return f"<!-- measured: first -->\n{_measured('all', first)}<!-- end -->\n"
         if found[1] not in had:
             return found[0]
         return f"{found[0].splitlines()[0]}\n{_measured(found[1], matrix)}<!-- end -->\n"
@@ -73,14 +82,20 @@ def _setting(matrix: Matrix) -> str:
     )
 
 
+def _read(directory: Path) -> Matrix:
+    return Matrix.from_json(json.loads((directory / "matrix.json").read_text("utf-8")))
+
+
 def main(arguments: list[str]) -> int:
     """Fills every page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", type=Path)
-    study = parser.parse_args(arguments).study
-    matrix = Matrix.from_json(json.loads((study / "matrix.json").read_text("utf-8")))
+    parser.add_argument("first", type=Path, nargs="?")
+    given = parser.parse_args(arguments)
+    matrix, first = (_read(one) if one else None for one in (given.study, given.first))
     for path in sorted(PAGES.glob("*.md")):
-        path.write_text(filled(path.read_text("utf-8"), matrix), "utf-8")
+        if matrix is not None:
+            path.write_text(filled(path.read_text("utf-8"), matrix, first), "utf-8")
     return 0
 
 
