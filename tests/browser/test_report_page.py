@@ -18,22 +18,7 @@ from gradseal.report.page import render_page
 from gradseal.verify.policy import Policy
 from gradseal.verify.verifier import verify
 from made_windows import gap, made_windows
-
-SIZES = {"a telephone": (360, 740), "a desk": (1280, 900)}
-SCHEMES = ("light", "dark")
-
-_CONTRASTS = """
-const channel = v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
-const light = c => { const [r, g, b] = c.match(/[0-9.]+/g).map(Number);
-  return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b); };
-const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
-  if (!/, 0\\)$/.test(c) && c !== 'transparent') return c; } return 'rgb(255, 255, 255)'; };
-return [...document.querySelectorAll('h1, h2, h3, p, li, th, td, code, figcaption, summary')]
-  .filter(e => e.textContent.trim() && e.getClientRects().length)
-  .map(e => { const a = light(getComputedStyle(e).color), b = light(ground(e));
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    return [ratio, e.tagName + ': ' + e.textContent.slice(0, 60)]; });
-"""
+from seen import CONTRASTS, SCHEMES, SIZES, show
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +34,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     text = render_page(verdict, title="A training", repeat="gradseal verify bundle", made=datetime.now(UTC))
     (directory / "report.html").write_text(text, encoding="utf-8")
     return (directory / "report.html").as_uri()
-
-
-def show(browser: webdriver.Chrome, page: str, scheme: str, size: tuple[int, int]) -> None:
-    width, height = size
-    # Not the window, which has a least width of its own.
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    )
-    browser.get(page)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -82,7 +54,7 @@ def test_it_fits_and_the_verdict_is_seen_first(
 def test_every_text_stands_out_from_its_ground(browser: webdriver.Chrome, page: str, scheme: str) -> None:
     """By WCAG 2.1, success criterion 1.4.3: at least 4.5 to 1."""
     show(browser, page, scheme, SIZES["a desk"])
-    contrasts: list[Any] = browser.execute_script(_CONTRASTS)
+    contrasts: list[Any] = browser.execute_script(CONTRASTS)
     assert len(contrasts) > 50
     assert [what for ratio, what in contrasts if ratio < 4.5] == []
 
