@@ -102,7 +102,8 @@ def command(
     if as_json:
         click.echo(json.dumps(finite(plan.to_json()), indent=2))
         return
-    for line in [*_audit(run, plan, policy.tolerated_length), "", *_proved(plan), "", *_answers(run, plan)]:
+    answers = ["", *_answers(run, plan)] if plan.population else []
+    for line in [*_audit(run, plan, policy.tolerated_length), "", *_proved(plan), *answers]:
         click.echo(printable(line))
 
 
@@ -115,8 +116,11 @@ def _audit(run: Audited, plan: AuditPlan, tolerated_length: float | None) -> lis
         weighted = "none: some lengths are not known, or there are none" if plan.population else "none"
     changed = ", where the plan changed or a gap began" if set(run.always) - {0} else ""
     lines = [
-        f"An audit of {plan.segments} segments" + ("" if run.measured else ", taken to be of equal length"),
-        _row("always", f"{plan.certain}: first, last, the {plan.longest} longest{changed}"),
+        f"An audit of {plan.segments} segment{'s' if plan.segments > 1 else ''}"
+        + ("" if run.measured else ", taken to be of equal length"),
+        _row(
+            "always", f"{plan.certain}: first, last, the {min(plan.longest, plan.segments)} longest{changed}"
+        ),
         _row("uniform", f"{plan.uniform} of the {plan.population} others, without replacement"),
         _row("by length", weighted),
         _row("expected", f"{plan.expected_segments:.1f} segments, {plan.expected_steps:.0f} steps"),
@@ -132,16 +136,16 @@ def _audit(run: Audited, plan: AuditPlan, tolerated_length: float | None) -> lis
 
 
 def _proved(plan: AuditPlan) -> list[str]:
-    each = f"with {100 * plan.bound_confidence:.4g}%"
+    each = f"with {_sure(plan.bound_confidence)}"
     if not plan.population:
-        return ["All segments are replayed: none can be forged."]
+        return ["This is a replay of all segments: if they replay, none is forged."]
     lines = ["If all of these replay, of the others"]
     lines.append(_row("segments", f"at most {plan.most_forged} of {plan.population} are forged, {each}"))
     if plan.most_length is None:
         lines.append(_row("length", "no statement"))
     else:
         lines.append(_row("length", f"at most {_percent(plan.most_length)} is forged, {each}"))
-        lines.append(_row("", f"both with {100 * plan.confidence:.4g}%"))
+        lines.append(_row("", f"both with {_sure(plan.confidence)}"))
     if plan.reach is not None:
         lines.append(
             _row("reach", f"forged ones moved the parameters by at most {plan.reach:.2g} of the whole way")
@@ -159,8 +163,13 @@ def _answers(run: Audited, plan: AuditPlan) -> list[str]:
         f"  {'':11}{'longest':>8}{'uniform':>9}{'by length':>11}{'  lengths as they are':<29}if made long",
     ]
     lines += [_answer(name, one) for name, one in plan.answered.items()]
-    lines.append("Made long: by learning rates of his own. Then uniform draws alone see him, and one forged")
-    lines.append("segment is enough. Only a replay of all is sure to find it.")
+    lines.append(
+        "The first, the last and what is always replayed besides are left out of these numbers. Made"
+    )
+    lines.append(
+        "long: by learning rates of his own. Then uniform draws alone see him, and one forged segment"
+    )
+    lines.append("is enough. Only a replay of all is sure to find it.")
     return lines
 
 
@@ -172,6 +181,10 @@ def _answer(name: str, answered: Answered) -> str:
         f"  {name:11}{mix.longest:>8}{mix.uniform:>9}{mix.by_length:>11}  {said:<27}"
         f"{_seen(answered.inflated.detection)}"
     )
+
+
+def _sure(confidence: float) -> str:
+    return "over 99.99%" if confidence > 0.9999 else f"{100 * confidence:.4g}%"
 
 
 def _seen(probability: float) -> str:

@@ -159,7 +159,8 @@ for _name, _said in PARTS.items():
 @click.option(
     "--arithmetic",
     type=click.Choice(["native", "exact", "both"]),
-    help="Of victims and attacks; if not given native, and the first attacks, with --full all, in both.",
+    help="Of victims and attacks. If not given, all are native, and honest runs and the two attacks of the "
+    "seed paper exact too; with --full all are both.",
 )
 @click.option("--recipe", default="digits", show_default=True, help="What victims and attackers train.")
 def matrix(

@@ -227,7 +227,12 @@ def read_calibration(data: bytes, *, keys: Sequence[VerificationKey], where: str
         KeyFileError: No key is given, or none of them signed it.
         MalformedBundle, UnknownKind: As `parse_calibration`, or not a signed note.
     """
-    note = open_note(data, where=where)
+    try:
+        note = open_note(data, where=where)
+    except MalformedBundle as e:
+        raise MalformedBundle(
+            f"not a calibration, which `gradseal calibrate` writes: {e.message}", where=e.where
+        ) from e
     if not keys:
         raise KeyFileError(
             "a tolerance from nobody is worth nothing, and no key of a calibrator was given",

@@ -126,7 +126,7 @@ def _said(found: Alignment) -> str:
     if found.p <= SMALL:
         what = "the update is more aligned with these weights than hidden units without relation would be"
     else:
-        what = "no sign that the run was pulled to these weights, or has their run's start"
+        what = "no sign that the run has anything in common with these weights"
     return (
         f"{what}: p = {found.p:.3g}; cosine {found.cosine:.3g}, of {PERMUTATIONS} permutations of the hidden "
         f"units of {found.groups} layers at most {found.largest:.3g}"

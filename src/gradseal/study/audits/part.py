@@ -112,8 +112,8 @@ def _said(name: str, measured: Mapping[str, Any]) -> list[str]:
         f"{_NAMES[name].capitalize()}, {measured['segments']:,} segments: against a prover who must cover "
         f"{measured['displacement']:.2g} of the path and leaves true segments as long as they are, the "
         f"cheapest mix that sees him with {DETECTION:.0%} replays {best['share']:.2%} of the segments: "
-        f"{_mix(best)}. If he may make true segments as long as he likes, only uniform draws see him, "
-        f"and it takes {worst['share']:.0%}; so it does by uniform draws alone in any case, as he forges one."
+        f"{_mix(best)}. If he may make true segments as long as he likes, he forges one, only uniform draws "
+        f"see him, and it takes {worst['share']:.0%} of the segments."
     ]
 
 
