@@ -29,6 +29,9 @@ PAGES = (
     ROOT / "docs" / "theory" / "precedence.md",
 )
 MARK = re.compile(r"<!-- measured: ([^>]+) -->\n(?:.*?)<!-- end -->\n", re.DOTALL)
+LINES = 4
+"""So many sentences of a part README has: the first ones, whatever they say."""
+
 SHOWN = {
     "jia2021": "`jia2021`, absolute",
     "jia2021-normalised": "`jia2021`, a share of d_ref",
@@ -74,7 +77,7 @@ def measured(name: str, study: Mapping[str, Any], sections: Mapping[str, Section
     if name == "results":
         apart = "".join(f" The part `{part}` is of `{by}`." for part, by in study["apart"].items())
         text = f"\n{_made(study)}{apart}\n\n{_first(sections['matrix'])}\n"
-        return text + "".join(f"\n**{s.title}.**\n\n{_list(s.said)}" for s in sections.values()) + "\n"
+        return text + "".join(f"\n**{s.title}**\n\n{_first_of(s)}" for s in sections.values()) + "\n"
     if name in ATTACKS:
         return f"\n{_row(sections['matrix'], ATTACKS[name])}\n"
     return f"\n{_list(sections[name].said)}\n"
@@ -103,6 +106,12 @@ def _made(study: Mapping[str, Any]) -> str:
 
 def _list(lines: tuple[str, ...]) -> str:
     return "".join(f"- {line}\n" for line in lines)
+
+
+def _first_of(section: Section) -> str:
+    more = len(section.said) - LINES
+    rest = f"- … and {more} more, with all numbers, in [the report](docs/reference/results.md).\n"
+    return _list(section.said[:LINES]) + (rest if more > 0 else "")
 
 
 def _first(matrix: Section) -> str:

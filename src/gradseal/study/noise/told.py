@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from gradseal.study.noise.run import SEGMENTS
 from gradseal.study.proportions import proportion_bounds
 from gradseal.study.section import Plot, Section, Series, Table
 from gradseal.study.tolerance_bound import growth, tolerance_bound
@@ -177,6 +178,22 @@ Tried = Mapping[tuple[Case, bool], Sequence[Held]]
 
 def _said(measured: Mapping[Case, Noise], tried: Tried) -> list[str]:
     said = []
+    if whole := [all_of_them for all_of_them, *_ in tried.values()]:
+        beyond, of = sum(one.rejected for one in whole), sum(one.of for one in whole)
+        within = sum(one.within for one in whole)
+        said.append(
+            f"{len(whole)} tolerances of {len(measured)} runs, each of {SEGMENTS} segments for a rate of "
+            f"{whole[0].rate:.1%}: of {of} segments of other runs {beyond} are beyond theirs under some "
+            f"numerics, {beyond / of:.1%}; {within} of {len(whole)} intervals reach down to the stated rate."
+        )
+    for (case, reduced), (all_of_them, *each) in tried.items():
+        low, high = all_of_them.bounds
+        worst = max((one.unseen or 0 for one in each), default=0)
+        said.append(
+            f"{case.said}, {_family(reduced=reduced)}: τ is {all_of_them.tau:.2g} of the update; "
+            f"{all_of_them.rejected} of {all_of_them.of} held-out segments are beyond it under some variant "
+            f"({low:.1%} to {high:.1%}). A variant that was not calibrated on has up to {worst} beyond."
+        )
     for case, noise in measured.items():
         equal, of = noise.result["equal"], noise.result["of"]
         said.append(f"{case.said}: the baseline gave the sealed bits in {equal} of {of} segments.")
@@ -187,15 +204,6 @@ def _said(measured: Mapping[Case, Noise], tried: Tried) -> list[str]:
                 f"{case.said}: the farthest is {name!r}, {PHASES[phase]}: {error:.2g} of the update after "
                 f"{step} steps, the median of {len(noise.result[phase])} segments."
             )
-    for (case, reduced), (all_of_them, *each) in tried.items():
-        low, high = all_of_them.bounds
-        worst = max((one.unseen or 0 for one in each), default=0)
-        said.append(
-            f"{case.said}, {_family(reduced=reduced)}: τ is {all_of_them.tau:.2g} of the update, with a "
-            f"stated false-rejection rate of {all_of_them.rate:.1%}; of {all_of_them.of} held-out segments "
-            f"{all_of_them.rejected} are beyond it under some variant ({low:.1%} to {high:.1%}). A variant "
-            f"that was not calibrated on has up to {worst} beyond."
-        )
     return said
 
 

@@ -7,11 +7,13 @@ can know them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gradseal.attacks.attack import Setting
 from gradseal.attacks.dated import Services
+from gradseal.errors import RecordWarning
 from gradseal.precede.slots import SlotPlan, seeds_of
 from gradseal.proof.anchors import AnchorStore
 from gradseal.proof.entries import Slot
@@ -47,7 +49,9 @@ class PlannedRun(Presented):
     tree: Tree = field(default_factory=Tree, init=False)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        with warnings.catch_warnings():  # of what a verifier will hold against a run: that is the point
+            warnings.simplefilter("ignore", RecordWarning)
+            super().__post_init__()
         self._store = AnchorStore(self.files)
         self._stage = "manifest"
         self._pace = self.services.plan()
