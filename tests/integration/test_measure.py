@@ -202,10 +202,11 @@ def test_a_run_of_the_part_is_recorded_measured_and_told(monkeypatch: pytest.Mon
     sizes = {"segments": 6, "every": 1, "batch_size": 16, "followed": 1, "steps_followed": 2}
     case = Case(recipe="digits", optimizer="adamw", sizes=sizes)
     result = run_noise(recipe="digits", optimizer="adamw", seed=5, family="reduced", **sizes)
-    assert sorted(result["calibration"] + result["held_out"]) == list(range(6))
-    assert (result["equal"], result["of"]) == (6, 6)
+    assert len(set(result["calibration"]) & set(range(6))) == 3
+    assert len(set(result["held_out"]) & set(range(6, 12))) == 3  # of another run
+    assert result["equal"] == result["of"] >= 6
     section = tell_cases("noise", "Noise", {case: json.loads(json.dumps(result))}, [])
-    assert section.figures["digits_adamw_equal"] == 6
+    assert section.figures["digits_adamw_equal"] == result["of"]
     taus = [section.figures[f"digits_adamw_{name}"] for name in ("tau", "reduced_tau")]
     assert 0 < float(taus[0] or 0) < float(taus[1] or 0)
     assert [plot.name for plot in section.plots] == ["noise-digits-adamw-fresh", "noise-digits-adamw-warmed"]
@@ -213,7 +214,7 @@ def test_a_run_of_the_part_is_recorded_measured_and_told(monkeypatch: pytest.Mon
 
 
 def _only(variants: list[Variant]) -> Callable[..., Measurement]:
-    return lambda url, *, family, **options: measure(url, variants=variants, **options)
+    return lambda url, **options: measure(url, **{**options, "variants": variants})
 
 
 def test_a_tolerance_is_tried_on_held_out_segments_with_and_without_each_variant() -> None:
