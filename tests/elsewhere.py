@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gradseal.precede.log import read_log
-from gradseal.program.native import Environment, current_environment
+from gradseal.program.native import current_environment
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.note import SigningKey
@@ -22,21 +22,9 @@ from gradseal.verify.calibration import CalibratedRun, Calibration
 from gradseal.verify.contents import read_contents
 from gradseal.verify.executors import Answer, Ready, Request
 from gradseal.verify.replay import Replayer
+from vectors.make_documents import ENVIRONMENT
 
 CALIBRATOR = SigningKey(name="calibrator.example", seed=bytes([7]) * 32)
-ENVIRONMENT = Environment(
-    torch="2.13.0+cpu",
-    machine="x86_64",
-    processor="A processor @ 2.00GHz",
-    device="cpu",
-    threads=2,
-    cpu_capability="AVX2",
-    onednn=True,
-    onednn_isa="",
-    mkl_mode="COMPATIBLE",
-    matmul_precision="highest",
-    deterministic=False,
-)
 
 
 @dataclass(frozen=True, kw_only=True)

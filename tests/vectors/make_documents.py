@@ -18,7 +18,7 @@ from vectors.make_program import graph, initialisation, sgd_program
 Vectors = dict[str, Any]
 Changes = Sequence[tuple[str, str, str]]
 
-_ENVIRONMENT = Environment(
+ENVIRONMENT = Environment(
     torch="2.13.0+cpu",
     machine="x86_64",
     processor="A processor @ 2.00GHz",
@@ -71,7 +71,7 @@ def documents() -> Vectors:
         "programs": scheduled.encode().decode(),
         "initialisations": initialisation().encode().decode(),
         "schemas": _SCHEMA.encode().decode(),
-        "arithmetics": encode(_ENVIRONMENT.to_json()).decode(),
+        "arithmetics": encode(ENVIRONMENT.to_json()).decode(),
     }
     return {
         "about": (
@@ -83,7 +83,7 @@ def documents() -> Vectors:
             "or not with these values."
         ),
         "valid": texts,
-        "free_bytes": free_bytes_of_runs(_ENVIRONMENT),
+        "free_bytes": free_bytes_of_runs(ENVIRONMENT),
         "schedule": {
             "steps": _STEPS,
             "values": [

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from gradseal.attacks.attack import Attack
 from gradseal.attacks.catalogue import load_attack
-from gradseal.report.words import printable
+from gradseal.report.template import template
 from gradseal.study.matrix.cases import Case
 from gradseal.study.matrix.part import COST_HEADINGS, cell_text, costs
 from gradseal.study.matrix.table import Cell, Matrix, Row
@@ -52,15 +50,7 @@ def matrix_page(matrix: Matrix, *, repeat: str, made: datetime) -> str:
         repeat: The command that makes it again.
         made: When it was made, with its time zone.
     """
-    environment = Environment(
-        loader=PackageLoader("gradseal.report"),
-        autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("matrix.html").render(
+    return template("matrix.html").render(
         matrix=matrix,
         policies=matrix.plan.policies,
         rows=[(row, load_attack(row.attack), _squares(matrix, row), costs(row)) for row in matrix.rows],

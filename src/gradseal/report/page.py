@@ -11,18 +11,17 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from gradseal.errors import StoreError
 from gradseal.report import facts, meaning, when, words
 from gradseal.report.drawing import Plot
 from gradseal.report.plots import plots_of
+from gradseal.report.template import template
 from gradseal.report.timeline import timeline_of
 from gradseal.verify.verdict import Outcome, Verdict
 
@@ -80,7 +79,7 @@ def render_page(
         stories: What else it tells.
     """
     plots = plots_of(verdict.segments)
-    return _template().render(
+    return template("page.html").render(
         title=title,
         verdict=verdict,
         asked=meaning.asked(verdict),
@@ -107,25 +106,6 @@ def render_page(
         repeat=repeat,
         versions={**_versions(), "report made": made.strftime("%Y-%m-%d %H:%M:%S %Z")},
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("gradseal.report"),
-        autoescape=True,
-        finalize=_finalized,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = facts.number
-    return environment.get_template("page.html")
-
-
-def _finalized(value: Any) -> Any:
-    """Every value on its way into the page: text without characters that are not printed."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else words.printable(value)
 
 
 def _timeline(verdict: Verdict) -> tuple[Plot, Markup] | None:

@@ -9,10 +9,10 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gradseal.report.curves import curve
+from gradseal.report.template import template
 from gradseal.report.words import finite, printable
 from gradseal.study.section import Section, Table
 
@@ -59,16 +59,8 @@ class Study:
 
 def study_page(study: Study) -> str:
     """One HTML page that needs nothing else."""
-    environment = Environment(
-        loader=PackageLoader("gradseal.report"),
-        autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawings = {s.part: [(p, Markup(c.svg)) for p in s.plots for c in [curve(p)]] for s in study.sections}
-    return environment.get_template("study.html").render(
+    return template("study.html").render(
         study=study,
         drawings=drawings,
         made=study.made.strftime("%Y-%m-%d %H:%M:%S %Z"),

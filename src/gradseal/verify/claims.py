@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from math import ceil
 
 from gradseal.verify.evidence import (
     blind_graphs,
@@ -252,7 +251,7 @@ def _length_bound(examination: Examination, sample: Sample, length: float, most:
     share = length_bound(len(sample.weighted), policy.bound_confidence)
     said = (
         f"{len(sample.weighted)} draws by length, of {len(set(sample.weighted))} segments: with "
-        f"{100 * policy.bound_confidence:.4g}% confidence at most {ceil(1000 * share) / 10:.1f}% of the "
+        f"{100 * policy.bound_confidence:.4g}% confidence at most {math.ceil(1000 * share) / 10:.1f}% of the "
         f"others' length is forged; both hold with {100 * policy.confidence:.4g}%"
     )
     certain, way = set(sample.certain), examination.distance or 0.0

@@ -8,8 +8,6 @@ classical policy a replay counts by its distance instead: `nearness`.
 
 from __future__ import annotations
 
-import math
-
 from gradseal.errors import ReplayError
 from gradseal.precede.log import Log
 from gradseal.program.arithmetic import Arithmetic, Exact
@@ -22,8 +20,9 @@ from gradseal.verify.nearness import judge_distance, near
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.policy import Policy
 from gradseal.verify.sampling import Sample
+from gradseal.verify.tolerance import relative
 from gradseal.verify.tolerating import begin_tolerance, judge_tolerance, tell_tolerance
-from gradseal.verify.verdict import Check, Finding, Result
+from gradseal.verify.verdict import Check, Result
 
 
 def request_of(
@@ -132,18 +131,14 @@ def _judge(examination: Examination, answer: SegmentResult, *, sure: bool) -> No
     examination.results.append(answer)
     if answer.equal:
         return
-    error, update = answer.error.l2, answer.update.l2
-    relative = error / update if update else float("inf") if error else 0.0
-    examination.findings.append(
-        Finding(
-            check=Check.REPLAY,
-            result=Result.REFUTED if sure else Result.UNDECIDED,
-            message=f"replay differs from the sealed state in {', '.join(answer.differing)}; the parameters "
-            f"are {error:.3g} away, {relative:.3g} of the update"
-            + ("" if sure else "; in another environment this may be noise"),
-            where=f"segment {answer.segment}",
-            segment=answer.segment,
-            measured=relative if math.isfinite(relative) else None,  # JSON has no other numbers
-            allowed=0.0,
-        )
+    share = relative(answer)
+    examination.found_in(
+        answer.segment,
+        Check.REPLAY,
+        Result.REFUTED if sure else Result.UNDECIDED,
+        f"replay differs from the sealed state in {', '.join(answer.differing)}; the parameters are "
+        f"{answer.error.l2:.3g} away, {share:.3g} of the update"
+        + ("" if sure else "; in another environment this may be noise"),
+        measured=share,
+        allowed=0.0,
     )

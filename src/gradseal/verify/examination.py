@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,29 @@ class Examination:
         """Adds a finding."""
         self.findings.append(Finding(check=check, result=result, message=message, where=where))
 
+    def found_in(
+        self,
+        segment: int,
+        check: Check,
+        result: Result,
+        message: str,
+        *,
+        measured: float | None = None,
+        allowed: float | None = None,
+    ) -> None:
+        """Adds a finding on one segment; a number that JSON has not is left out of it."""
+        self.findings.append(
+            Finding(
+                check=check,
+                result=result,
+                message=message,
+                where=f"segment {segment}",
+                segment=segment,
+                measured=_finite(measured),
+                allowed=_finite(allowed),
+            )
+        )
+
     def moving(self) -> list[int]:
         """The segments that changed a parameter."""
         states = self.parameter_digests
@@ -94,3 +118,7 @@ class Examination:
             raise Ended from e
         if held:
             self.found(check, Result.HELD, held)
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

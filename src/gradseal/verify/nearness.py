@@ -12,7 +12,7 @@ from gradseal.verify.classical import Limits
 from gradseal.verify.distances import Distance
 from gradseal.verify.examination import Examination
 from gradseal.verify.outcomes import SegmentResult
-from gradseal.verify.verdict import Check, Finding, Result
+from gradseal.verify.verdict import Check, Result
 
 
 def judge_distance(examination: Examination, answer: SegmentResult, limits: Limits) -> None:
@@ -24,18 +24,13 @@ def judge_distance(examination: Examination, answer: SegmentResult, limits: Limi
     said = "; ".join(
         f"{d} {answer.error.by(d):.3g}, at most {limits.allowed(d, answer.update):.3g}" for d in beyond
     )
-    measured = answer.error.by(beyond[0])
-    allowed = limits.allowed(beyond[0], answer.update)
-    examination.findings.append(
-        Finding(
-            check=Check.DISTANCE,
-            result=Result.REFUTED,
-            message=f"the replay ends too far from the sealed state: {said}",
-            where=f"segment {answer.segment}",
-            segment=answer.segment,
-            measured=measured if math.isfinite(measured) else None,  # JSON has no other numbers
-            allowed=allowed if math.isfinite(allowed) else None,
-        )
+    examination.found_in(
+        answer.segment,
+        Check.DISTANCE,
+        Result.REFUTED,
+        f"the replay ends too far from the sealed state: {said}",
+        measured=answer.error.by(beyond[0]),
+        allowed=limits.allowed(beyond[0], answer.update),
     )
 
 

@@ -23,7 +23,7 @@ from gradseal.verify.anchors import check_anchors
 from gradseal.verify.chronology import Chronology, bounds_of, merged
 from gradseal.verify.examination import Examination
 from gradseal.verify.times import utc
-from gradseal.verify.verdict import Check, Finding, Result
+from gradseal.verify.verdict import Check, Result
 
 _MOST_TOLD = 20
 """Findings of one kind about slots or amendments."""
@@ -170,17 +170,14 @@ def note_dependence(examination: Examination) -> None:
     own.note_replays(tried, sizes)
     for result in sorted(tried, key=lambda r: r.segment):
         if result.segment in own.independent and len(examination.findings) < 1000:
-            examination.findings.append(
-                Finding(
-                    check=Check.DEPENDENCE,
-                    result=Result.NOTED,
-                    message=f"replayed under another seed {result.least_dependent or 'it'} ends "
-                    f"{result.dependence:.3g} of its update away: it may be older than its seed",
-                    where=f"segment {result.segment}",
-                    segment=result.segment,
-                    measured=result.dependence,
-                    allowed=floor,
-                )
+            examination.found_in(
+                result.segment,
+                Check.DEPENDENCE,
+                Result.NOTED,
+                f"replayed under another seed {result.least_dependent or 'it'} ends {result.dependence:.3g} "
+                "of its update away: it may be older than its seed",
+                measured=result.dependence,
+                allowed=floor,
             )
     if tried:
         still = len(own.still)

@@ -18,17 +18,14 @@ import numpy as np
 import torch
 
 from gradseal.program.batches import collate
-from gradseal.program.fills import fill
 from gradseal.program.graph import Graph, Node
 from gradseal.program.interpret import Interpreter
-from gradseal.program.memory import from_bytes
 from gradseal.program.seeds import Seeds
-from gradseal.program.sources import Given
-from gradseal.program.tensors import TensorSpec
-from gradseal.proof.files import Files, read_blob
+from gradseal.proof.files import Files
 from gradseal.proof.manifest import Manifest
-from gradseal.verify.contents import Contents, check_opening, order_of
+from gradseal.verify.contents import Contents, order_of
 from gradseal.verify.samples import SampleReader
+from gradseal.verify.sealed import read_constants, read_sealed
 from gradseal.verify.symmetry import Group, Probe, Probed, by_tensor
 
 TOLERANCE = 1e-3
@@ -71,19 +68,14 @@ def probe_groups(
         ReplayError: The graph cannot be run.
         CorruptBlob, MissingFile, MalformedBundle: What it needs is not what it was, or not there.
     """
-    layout = contents.program.layout
-    digests = check_opening(files, manifest, probe.state, len(layout))
-    state = {
-        spec.name: _tensor(read_blob(files, digest, spec.size_bytes), spec, device)
-        for spec, digest in zip(layout, digests, strict=True)
-    }
+    state = read_sealed(files, manifest, contents, probe.state, device)
     latest = contents.each[-1]
     order = order_of(manifest, seeds)
     first = SampleReader(files, manifest.data, contents.schema).samples(order.indices(0))
     half = first[: (len(first) + 1) // 2]
     batches = [collate(contents.schema, rows, device) for rows in (first, (half + half)[: len(first)])]
     graph = without_dropout(latest.graphs[len(first)])
-    interpreter = Interpreter(graph, _constants(files, latest, seeds, device), device, guarded=True)
+    interpreter = Interpreter(graph, read_constants(files, latest, seeds, device), device, guarded=True)
     plain = _difference(interpreter, state, batches)
     alive()
     valid = []
@@ -169,18 +161,3 @@ def _same(plain: _Difference, other: _Difference, places: Places) -> bool:
         away += float((other.gradients[name] - gradient).square().sum())
         length += float(gradient.square().sum())
     return 0 < length < math.inf and math.sqrt(away) <= TOLERANCE * math.sqrt(length)
-
-
-def _constants(files: Files, contents: Contents, seeds: Seeds, device: torch.device) -> list[torch.Tensor]:
-    constants = []
-    for spec, source in zip(contents.program.constants, contents.initialisation.constants, strict=True):
-        if isinstance(source, Given):
-            data = read_blob(files, source.digest, spec.size_bytes)
-        else:
-            data = fill(source, seed=seeds.initial, name=spec.name, shape=spec.shape, dtype=spec.dtype)
-        constants.append(_tensor(data, spec, device))
-    return constants
-
-
-def _tensor(data: bytes, spec: TensorSpec, device: torch.device) -> torch.Tensor:
-    return from_bytes(data, spec.dtype, spec.shape, device, where=spec.name)

@@ -19,14 +19,11 @@ import torch
 
 from gradseal.program.arithmetic import Exact
 from gradseal.program.batches import collate
-from gradseal.program.fills import fill
 from gradseal.program.interpret import Interpreter
-from gradseal.program.memory import digest, from_bytes, same_bits
+from gradseal.program.memory import digest, same_bits
 from gradseal.program.order import Order
 from gradseal.program.seeds import Seeds
-from gradseal.program.sources import Given
 from gradseal.program.step import Stepper
-from gradseal.program.tensors import TensorSpec
 from gradseal.proof.canonical import float_to_bits
 from gradseal.proof.entries import MAX_LOSSES_BYTES, decode_losses
 from gradseal.proof.files import Files, read_blob
@@ -35,6 +32,7 @@ from gradseal.verify.contents import Contents, check_opening, order_of
 from gradseal.verify.distances import Distances, cosine
 from gradseal.verify.outcomes import SegmentResult, Task
 from gradseal.verify.samples import SampleReader
+from gradseal.verify.sealed import read_constants, read_sealed
 from gradseal.verify.state_error import length, state_error
 
 State = dict[str, torch.Tensor]
@@ -71,6 +69,7 @@ class Replayer:
     ) -> None:
         self._files = files
         self._manifest = manifest
+        self._contents = contents
         self._layout = contents.program.layout
         self._schema = contents.schema
         self._device = device
@@ -79,7 +78,8 @@ class Replayer:
         self._seeds = seeds
         self._order = order_of(manifest, seeds)
         self._data = SampleReader(files, manifest.data, contents.schema)
-        constants, exact = self._constants(contents), isinstance(contents.arithmetic, Exact)
+        constants = read_constants(files, contents, seeds, device)
+        exact = isinstance(contents.arithmetic, Exact)
         self._begins = [0, *(first for first, _ in contents.later)]
         self._steppers = [
             Stepper(
@@ -243,26 +243,7 @@ class Replayer:
         Raises:
             CorruptBlob, MissingFile: It is altered, or not there.
         """
-        digests = check_opening(self._files, self._manifest, seal, len(self._layout))
-        return {
-            spec.name: self._tensor(read_blob(self._files, wanted, spec.size_bytes), spec)
-            for spec, wanted in zip(self._layout, digests, strict=True)
-        }
-
-    def _constants(self, contents: Contents) -> list[torch.Tensor]:
-        constants = []
-        for spec, source in zip(contents.program.constants, contents.initialisation.constants, strict=True):
-            if isinstance(source, Given):
-                data = read_blob(self._files, source.digest, spec.size_bytes)
-            else:
-                data = fill(
-                    source, seed=self._seeds.initial, name=spec.name, shape=spec.shape, dtype=spec.dtype
-                )
-            constants.append(self._tensor(data, spec))
-        return constants
-
-    def _tensor(self, data: bytes, spec: TensorSpec) -> torch.Tensor:
-        return from_bytes(data, spec.dtype, spec.shape, self._device, where=spec.name)
+        return read_sealed(self._files, self._manifest, self._contents, seal, self._device)
 
 
 def distances(a: State, b: State, names: Sequence[str]) -> Distances:

@@ -14,6 +14,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 from itertools import accumulate
 
 from gradseal.proof.manifest import Manifest
@@ -85,7 +86,7 @@ def draw_sample(
     if policy.replay is Replay.ALL:
         certain = set(range(segments))
     elif policy.replay is Replay.SAMPLE:
-        certain |= set(sorted(range(segments), key=_largest_first(known))[: max(0, policy.longest)])
+        certain |= set(nsmallest(policy.longest, range(segments), key=_largest_first(known)))
     sample = _sampled(policy, certain, known, draw + root)
     if not slots:
         return sample

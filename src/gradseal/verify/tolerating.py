@@ -17,7 +17,7 @@ from gradseal.verify.examination import Examination
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.state_groups import groups_of
 from gradseal.verify.tolerance import PASSED, UNLIKELY, Standing, Tolerance, misfits, relative
-from gradseal.verify.verdict import Check, Finding, Result
+from gradseal.verify.verdict import Check, Result
 
 
 def begin_tolerance(examination: Examination, recorded: Arithmetic, had: Environment) -> None:
@@ -65,34 +65,28 @@ def _tell_parameters(examination: Examination, answer: SegmentResult, tolerance:
     short = ""
     if not tolerance.covers(answer.update.l2):
         short = f"; its update of {answer.update.l2:.3g} is none from {own.floor:.3g} to {own.ceiling:.3g}"
-    examination.findings.append(
-        Finding(
-            check=Check.TOLERANCE,
-            result=Result.UNDECIDED,
-            message=f"the replay's parameters end {answer.error.l2:.3g} away, {share:.3g} of the update, "
-            f"beyond the tolerance of {tolerance.tau:.3g}{short}",
-            where=f"segment {answer.segment}",
-            segment=answer.segment,
-            measured=share if math.isfinite(share) else None,  # JSON has no other numbers
-            allowed=tolerance.tau,
-        )
+    examination.found_in(
+        answer.segment,
+        Check.TOLERANCE,
+        Result.UNDECIDED,
+        f"the replay's parameters end {answer.error.l2:.3g} away, {share:.3g} of the update, beyond the "
+        f"tolerance of {tolerance.tau:.3g}{short}",
+        measured=share,
+        allowed=tolerance.tau,
     )
 
 
 def _tell_state(examination: Examination, answer: SegmentResult, tolerance: Tolerance) -> None:
     finite = math.isfinite(answer.state)
     said = f"{answer.state:.3g} of its own change away" if finite else "differs where it has no noise"
-    examination.findings.append(
-        Finding(
-            check=Check.TOLERANCE,
-            result=Result.UNDECIDED,
-            message=f"the replay's {answer.state_group} {'ends ' if finite else ''}{said}, beyond the "
-            f"tolerance of {tolerance.state_tau:.3g} for the rest of a state",
-            where=f"segment {answer.segment}",
-            segment=answer.segment,
-            measured=answer.state if finite else None,
-            allowed=tolerance.state_tau,
-        )
+    examination.found_in(
+        answer.segment,
+        Check.TOLERANCE,
+        Result.UNDECIDED,
+        f"the replay's {answer.state_group} {'ends ' if finite else ''}{said}, beyond the tolerance of "
+        f"{tolerance.state_tau:.3g} for the rest of a state",
+        measured=answer.state,
+        allowed=tolerance.state_tau,
     )
 
 
