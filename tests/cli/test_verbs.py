@@ -79,6 +79,7 @@ def test_an_accepted_bundle_gives_one_json_object_and_status_0(owned: Owned) -> 
         "draw",
         "record",
         "segments",
+        "tolerance",
         "trust",
         "windows",
     }
