@@ -22,18 +22,16 @@ from pathlib import Path
 from statistics import median
 
 from gradseal.errors import Error
-from gradseal.precede.log import Log, read_log
+from gradseal.precede.log import Log
 from gradseal.program.arithmetic import Exact
 from gradseal.program.native import Environment
 from gradseal.program.randomness import derive, permutation
-from gradseal.proof.bundle import open_bundle
-from gradseal.proof.manifest import Manifest
-from gradseal.store.files import FsspecFiles
 from gradseal.study.noise.measure import Measured, Measurement, measure
 from gradseal.study.noise.numerics import FLOAT32
+from gradseal.study.opening import open_run
 from gradseal.study.tolerance_bound import Bound, growth, needed, tolerance_bound
 from gradseal.verify.calibration import CalibratedRun, Calibration
-from gradseal.verify.contents import check_opening, read_contents
+from gradseal.verify.contents import check_opening
 
 FALSE_REJECTION = 0.05
 CONFIDENCE = 0.95
@@ -172,13 +170,7 @@ def open_source(url: str) -> Source:
         MalformedBundle, CorruptBlob, StoreError: It is no bundle, or not whole.
     """
     url = url if "://" in url else str(Path(url).absolute())
-    files = FsspecFiles(url)
-    bundle = open_bundle(files)
-    entries = bundle.all_entries()
-    bundle.check_log(entries)
-    manifest = Manifest.decode(entries[0])
-    log = read_log(manifest, entries)
-    contents = read_contents(files, manifest, log.programs())
+    bundle, log, contents = open_run(url)
     if isinstance(contents.arithmetic, Exact):
         raise Error(
             "the run is in exact arithmetic: replays give the sealed bits, and there is nothing to calibrate",
@@ -191,7 +183,7 @@ def open_source(url: str) -> Source:
         )
     layout = contents.program.layout
     own = [i for i, spec in enumerate(layout) if spec.name.startswith("parameters/")]
-    states = [check_opening(files, manifest, seal, len(layout)) for seal in log.seals]
+    states = [check_opening(bundle.files, log.manifest, seal, len(layout)) for seal in log.seals]
     moving = [i for i in range(len(log.segments)) if any(states[i][n] != states[i + 1][n] for n in own)]
     checkpoint = bundle.checkpoint
     run = CalibratedRun(origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root)

@@ -23,15 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from gradseal.errors import Error, MalformedBundle, ReplayError, StoreError
-from gradseal.precede.log import Log, read_log
+from gradseal.precede.log import Log
 from gradseal.program.arithmetic import Exact
 from gradseal.program.native import Environment, attainable
-from gradseal.proof.bundle import open_bundle
-from gradseal.proof.manifest import Manifest
-from gradseal.store.files import FsspecFiles
 from gradseal.study.noise.numerics import BASE, FLOAT32, Variant, variants_for
 from gradseal.study.noise.processes import Mark, Progress, Run, Session
-from gradseal.verify.contents import Contents, read_contents
+from gradseal.study.opening import open_run
+from gradseal.verify.contents import Contents
 from gradseal.verify.distances import Distances
 from gradseal.verify.policy import Policy
 
@@ -222,15 +220,10 @@ def _rest(run: Run, mark: Mark) -> dict[str, Any]:
 
 
 def _opened(url: str) -> tuple[Log, Contents]:
-    files = FsspecFiles(url)
-    bundle = open_bundle(files)
-    entries = bundle.all_entries()
-    bundle.check_log(entries)
-    manifest = Manifest.decode(entries[0])
-    log = read_log(manifest, entries)
+    _, log, contents = open_run(url)
     if log.seeds() is None or not log.segments:
         raise MalformedBundle("the run has no segment yet, so there is nothing to replay", where="log")
-    return log, read_contents(files, manifest, log.programs())
+    return log, contents
 
 
 def _native(contents: Contents, policy: Policy) -> Environment:
