@@ -51,12 +51,17 @@ UNIFORM = replace(Policy.named("standard"), tolerated_length=None, longest=0)
 
 
 def verified(
-    path: Path, policy: str | Policy = "standard", cap: float = 0.1, executor: Any = None, **changed: Any
+    path: Path,
+    policy: str | Policy = "standard",
+    cap: float = 0.1,
+    executor: Any = None,
+    draw: bytes | None = None,
+    **changed: Any,
 ) -> Verdict:
     """By a calibration that fits, but for what is changed."""
     named = policy if isinstance(policy, Policy) else Policy.named(policy)
     named = replace(named, calibration=calibration(manifest_of(path), **changed), tau_cap=cap)
-    return check(path, named, executor=executor or Elsewhere())
+    return check(path, named, executor=executor or Elsewhere(), draw=draw)
 
 
 def evidence(verdict: Verdict, claim: ClaimName = ClaimName.COMPUTATION) -> str:
@@ -181,9 +186,10 @@ def test_updates_below_the_floor_are_no_evidence(run: Path) -> None:
     assert "no evidence" in said(verdict, Result.NOTED)
 
 
-def test_a_bound_counts_only_segments_with_evidence(run: Path) -> None:
+@pytest.mark.parametrize("draw", [bytes([i]) * 32 for i in range(6)])
+def test_a_bound_counts_only_segments_with_evidence(run: Path, draw: bytes) -> None:
     updates = sorted(row.update or 0.0 for row in verified(run).segments.rows)
-    verdict = verified(run, UNIFORM, floor=(updates[2] + updates[3]) / 2)
+    verdict = verified(run, UNIFORM, draw=draw, floor=(updates[2] + updates[3]) / 2)
     assert statuses(verdict)["computation"] == "supported"
     drawn = next(line for line in verdict.claims[ClaimName.COMPUTATION].evidence if "drawn uniformly" in line)
     ends = {0, 23} - {r.number for r in verdict.segments.rows if (r.update or 0.0) <= updates[2]}

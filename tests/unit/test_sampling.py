@@ -171,3 +171,50 @@ def test_draws_by_length_are_not_among_those_tried_under_another_seed_by_chance(
     for number in range(5):
         sample = draw_sample(policy, 400, bytes([number]) * 32, ROOT, lengths=lengths, slots=True)
         assert sample.diverted <= {*sample.certain, *sample.uniform}
+
+
+COUNTING = frozenset(i for i in range(60) if i % 3)
+LENGTHS = [1.0 + i % 7 for i in range(60)]
+
+
+@given(st.binary(min_size=32, max_size=32), st.sets(st.integers(0, 59)))
+def test_of_segments_that_count_as_many_are_drawn_as_if_they_were_all(
+    draw: bytes, counting: set[int]
+) -> None:
+    plain = draw_sample(STANDARD, 60, draw, ROOT, lengths=LENGTHS)
+    sample = draw_sample(STANDARD, 60, draw, ROOT, lengths=LENGTHS, counting=counting)
+    rest = counting - set(sample.certain)
+    drawn = rest & {*sample.uniform, *sample.also_uniform}
+    needed = draws_needed(len(rest), STANDARD.tolerated_fraction, STANDARD.bound_confidence)
+    assert len(drawn) >= needed
+    assert len(drawn) == max(needed, len(rest & set(sample.uniform)))
+    by_length = [i for i in (*sample.weighted, *sample.also_weighted) if i in rest]
+    assert len(by_length) == (len(plain.weighted) if rest else 0)
+    assert {*sample.also_uniform, *sample.also_weighted} <= rest
+    assert replace(sample, also_uniform=(), also_weighted=()) == plain
+    assert set(sample.segments) == {*plain.segments, *sample.also_uniform, *sample.also_weighted}
+
+
+def test_where_all_count_nothing_is_added() -> None:
+    for i in range(20):
+        draw = i.to_bytes(32, "big")
+        plain = draw_sample(STANDARD, 60, draw, ROOT, lengths=LENGTHS)
+        assert draw_sample(STANDARD, 60, draw, ROOT, lengths=LENGTHS, counting=range(60)) == plain
+
+
+def test_what_is_added_is_drawn_as_the_rest_was() -> None:
+    few = replace(STANDARD, tolerated_fraction=0.3, tolerated_length=0.3, longest=0)
+    uniform: Counter[int] = Counter()
+    weighted: Counter[int] = Counter()
+    for i in range(3000):
+        sample = draw_sample(few, 60, i.to_bytes(32, "big"), ROOT, lengths=LENGTHS, counting=COUNTING)
+        uniform.update(COUNTING & {*sample.uniform, *sample.also_uniform})
+        weighted.update(i for i in (*sample.weighted, *sample.also_weighted) if i in COUNTING)
+    rest = sorted(COUNTING - {0, 59})
+    assert set(uniform) == set(weighted) == set(rest)
+    equal = sum(uniform.values()) / len(rest)
+    # Draws without replacement vary less than independent ones, so that the law of these is a bound.
+    assert sum((uniform[i] - equal) ** 2 / equal for i in rest) < chi2.ppf(0.999, len(rest) - 1)
+    share = sum(weighted.values()) / sum(LENGTHS[i] for i in rest)
+    far = sum((weighted[i] - share * LENGTHS[i]) ** 2 / (share * LENGTHS[i]) for i in rest)
+    assert far < chi2.ppf(0.999, len(rest) - 1)

@@ -105,6 +105,10 @@ class Calibration:
             raise MalformedBundle("a calibration that would not be read back as it is", where="calibration")
         return f"{line}\n"
 
+    def covers(self, update: float) -> bool:
+        """Whether updates of this length were measured; none that is no number was."""
+        return self.floor <= update <= self.ceiling
+
     def to_json(self) -> dict[str, Any]:
         """All of it, for the verdict: floats as numbers, and who signed."""
         return {**self._json(float), "signer": self.signer}

@@ -2,7 +2,8 @@
 
 Of the rest, some are drawn uniformly, and some in proportion to the length of their update, independently; a
 segment that is drawn twice is replayed once. A length that is not known counts as the longest, and where the
-rest has one, nothing is drawn by length. By a classical policy it is the largest updates of each epoch, or as
+rest has one, nothing is drawn by length. Where not every segment counts as evidence, as many are drawn of
+those that do. By a classical policy it is the largest updates of each epoch, or as
 many segments drawn uniformly. The draw is made after the verifier has fixed the checkpoint, and is bound to
 it; a retry uses the same draw, so that an owner gains nothing from making a verification fail.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
 from itertools import accumulate
@@ -38,6 +39,8 @@ class Sample:
         uniform: Drawn uniformly, without replacement, from the others.
         population: How many others there are: the rest.
         weighted: Drawn from the rest in proportion to length, with replacement, in the order of the draws.
+        also_uniform: Drawn uniformly from those of the rest that count, where too few of `uniform` do.
+        also_weighted: Drawn by length from those of the rest that count, where too few of `weighted` do.
         length: The length of the rest; None if it is not known, or not asked for.
         diverted: Those that are replayed under another seed too.
         other_seed: That seed.
@@ -47,6 +50,8 @@ class Sample:
     uniform: tuple[int, ...]
     population: int
     weighted: tuple[int, ...] = ()
+    also_uniform: tuple[int, ...] = ()
+    also_weighted: tuple[int, ...] = ()
     length: float | None = None
     diverted: frozenset[int] = frozenset()
     other_seed: bytes = b""
@@ -54,7 +59,8 @@ class Sample:
     @property
     def segments(self) -> list[int]:
         """All of them, each once, in order."""
-        return sorted({*self.certain, *self.uniform, *self.weighted})
+        drawn = (*self.uniform, *self.weighted, *self.also_uniform, *self.also_weighted)
+        return sorted({*self.certain, *drawn})
 
 
 def draw_sample(
@@ -65,6 +71,7 @@ def draw_sample(
     *,
     lengths: Sequence[float] = (),
     always: Iterable[int] = (),
+    counting: Container[int] | None = None,
     slots: bool = False,
     last: int | None = None,
 ) -> Sample:
@@ -77,6 +84,8 @@ def draw_sample(
         root: The root of the checkpoint that is verified.
         lengths: How far each segment moved the parameters; what is missing, or no number, is not known.
         always: Segments that are replayed whatever the draw, besides the first, the last and the longest.
+        counting: Segments that count as evidence, known before the draw: of these as many are drawn as the
+            policy's confidence needs of them alone. By default all count.
         slots: Whether seeds are a beacon's, so that it says something of time when a result depends on them.
         last: The last segment that moved the weights, which counts among the last ones.
     """
@@ -88,6 +97,8 @@ def draw_sample(
     elif policy.replay is Replay.SAMPLE:
         certain |= set(nsmallest(policy.longest, range(segments), key=_largest_first(known)))
     sample = _sampled(policy, certain, known, draw + root)
+    if counting is not None and policy.replay is Replay.SAMPLE:
+        sample = _topped_up(sample, policy, known, counting, draw + root)
     if not slots:
         return sample
     diverted = set(sample.segments)
@@ -119,6 +130,26 @@ def _sampled(policy: Policy, certain: set[int], lengths: Sequence[float], key: b
     weighted = draw_by_length([lengths[i] for i in rest], by_length, key)
     return replace(
         sample, weighted=tuple(rest[place] for place in weighted), length=_sum([lengths[i] for i in rest])
+    )
+
+
+def _topped_up(
+    sample: Sample, policy: Policy, lengths: Sequence[float], counting: Container[int], key: bytes
+) -> Sample:
+    """As many draws of segments that count as of all, if only these were there.
+
+    Those that count among `uniform` are the first few of a uniform order of all that count, and the next of
+    that order are added; those among `weighted` are independent draws by length of them, and so are the ones
+    that are added. Source: docs/theory/sampling.md, S4 (e).
+    """
+    certain = set(sample.certain)
+    own = [i for i in range(len(lengths)) if i not in certain and i in counting]
+    ranked, wanted = _drawn(policy, own, key)
+    also = set(ranked[:wanted]) - set(sample.uniform)
+    missing = len(sample.weighted) - sum(i in counting for i in sample.weighted)
+    places = draw_by_length([lengths[i] for i in own], missing, b"also" + key) if missing else []
+    return replace(
+        sample, also_uniform=tuple(sorted(also)), also_weighted=tuple(own[place] for place in places)
     )
 
 

@@ -93,7 +93,7 @@ class Tolerance:
 
     def covers(self, update: float) -> bool:
         """Whether updates of this length were measured; none that is no number was."""
-        return self.calibration.floor <= update <= self.calibration.ceiling
+        return self.calibration.covers(update)
 
     def improbable(self, results: Iterable[SegmentResult]) -> tuple[int, int, float]:
         """How many of how many segments with evidence lie beyond what was calibrated, whatever the cap.
@@ -104,13 +104,13 @@ class Tolerance:
         # Loaded here, since few verifications need it and it takes a moment.
         from scipy import stats
 
-        evident = [r for r in results if r.equal or self.covers(r.update.l2) or math.isnan(r.update.l2)]
+        counted = [r for r in results if r.equal or self.covers(r.update.l2) or math.isnan(r.update.l2)]
         own = self.calibration
         beyond = sum(
-            not r.equal and (self._beyond(r, own.tau) or not r.state <= own.state_tau) for r in evident
+            not r.equal and (self._beyond(r, own.tau) or not r.state <= own.state_tau) for r in counted
         )
-        tail = stats.binom.sf(beyond - 1, len(evident), self.false_rejection)
-        return beyond, len(evident), float(tail) if beyond else 1.0
+        tail = stats.binom.sf(beyond - 1, len(counted), self.false_rejection)
+        return beyond, len(counted), float(tail) if beyond else 1.0
 
     def parameters_beyond(self, result: SegmentResult) -> bool:
         """Whether a replay's parameters end beyond the tolerance in force."""
@@ -126,6 +126,18 @@ class Tolerance:
         if not (math.isfinite(error) and math.isfinite(update)):
             return True
         return error > tau * min(max(update, self.calibration.floor), self.calibration.ceiling)
+
+
+def evident(calibration: Calibration, updates: Sequence[float], count: int) -> set[int]:
+    """The segments that count: whose update has a length that was measured.
+
+    Args:
+        calibration: What was measured.
+        updates: The length of each segment's update; one that is missing or no number must pass, and counts.
+        count: How many segments there are.
+    """
+    known = len(updates)
+    return {i for i in range(count) if i >= known or math.isnan(updates[i]) or calibration.covers(updates[i])}
 
 
 def relative(result: SegmentResult) -> float:

@@ -17,7 +17,7 @@ from gradseal.program.native import Environment, differences
 from gradseal.verify.examination import Examination
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.statistics import forged_bound, length_bound, rounded_up
-from gradseal.verify.tolerance import PASSED, Standing, Tolerance, reach_of, relative
+from gradseal.verify.tolerance import PASSED, Standing, Tolerance, evident, reach_of, relative
 from gradseal.verify.verdict import Check, Claim, Status, not_shown
 
 
@@ -161,23 +161,20 @@ def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
     """
     updates, sample = examination.lengths.updates if examination.lengths else (), examination.sample
     count, own = len(examination.parameter_digests) - 1, tolerance.calibration
-    # An unknown length counts as one that must pass.
-    evident = {
-        i for i in range(count) if i >= len(updates) or math.isnan(updates[i]) or tolerance.covers(updates[i])
-    }
+    counting = evident(own, updates, count)
     good = set(passed(examination))
-    if evident <= good and examination.weights_checked:
+    if counting <= good and examination.weights_checked:
         return (
-            f"all {len(evident)} segments passed whose update is from {own.floor:.3g} to {own.ceiling:.3g}",
+            f"all {len(counting)} segments passed whose update is from {own.floor:.3g} to {own.ceiling:.3g}",
         )
     if sample is None or len(examination.results) < len(sample.segments):
         return ()
     others = set(range(count)) - set(sample.certain)
-    drawn = evident & set(sample.uniform)
-    wanted = evident & set(sample.segments)
+    drawn = counting & {*sample.uniform, *sample.also_uniform}
+    wanted = counting & set(sample.segments)
     if not drawn or not wanted <= good or len(others) != sample.population:
         return ()
-    population, policy = len(evident & others), examination.policy
+    population, policy = len(counting & others), examination.policy
     most = forged_bound(population, len(drawn), policy.bound_confidence)
     if most > math.ceil(policy.tolerated_fraction * population):
         return ()
@@ -186,7 +183,7 @@ def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
         f"{len(drawn)} of {population} other segments with evidence drawn uniformly: {certainty} {most} are "
         "forged"
     )
-    weighted = [i for i in sample.weighted if i in evident]
+    weighted = [i for i in (*sample.weighted, *sample.also_weighted) if i in counting]
     if policy.tolerated_length is None:
         return (uniform,)
     if not weighted or length_bound(len(weighted), policy.bound_confidence) > policy.tolerated_length:

@@ -16,7 +16,7 @@ from gradseal.program.native import Environment, differences
 from gradseal.verify.examination import Examination
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.state_groups import groups_of
-from gradseal.verify.tolerance import PASSED, UNLIKELY, Standing, Tolerance, misfits, relative
+from gradseal.verify.tolerance import PASSED, UNLIKELY, Standing, Tolerance, evident, misfits, relative
 from gradseal.verify.verdict import Check, Result
 
 
@@ -49,6 +49,16 @@ def begin_tolerance(examination: Examination, recorded: Arithmetic, had: Environ
         examination.found(
             Check.TOLERANCE, Result.NOTED, f"the calibration is of runs in another environment: {said}"
         )
+
+
+def counting(examination: Examination, log: Log) -> set[int] | None:
+    """The segments that count under the policy's calibration, if a replay may come to be judged by it."""
+    calibration, contents = examination.policy.calibration, examination.contents
+    exact = contents is not None and isinstance(contents.arithmetic, Exact)
+    if calibration is None or exact or _misfits(examination, log):
+        return None
+    updates = examination.lengths.updates if examination.lengths else ()
+    return evident(calibration, updates, len(log.segments))
 
 
 def judge_tolerance(examination: Examination, answer: SegmentResult, tolerance: Tolerance) -> None:
@@ -122,12 +132,12 @@ def tell_tolerance(examination: Examination, asked: int) -> None:
 
 
 def _tell_improbable(examination: Examination, tolerance: Tolerance) -> None:
-    beyond, evident, probability = tolerance.improbable(examination.results)
+    beyond, counted, probability = tolerance.improbable(examination.results)
     if probability < UNLIKELY:
         examination.found(
             Check.TOLERANCE,
             Result.UNDECIDED,
-            f"{beyond} of {evident} replays end beyond the calibrated tolerance of {_calibrated(tolerance)}; "
+            f"{beyond} of {counted} replays end beyond the calibrated tolerance of {_calibrated(tolerance)}; "
             f"of segments drawn as the calibrated ones were as many do with probability {probability:.2g}: "
             "noise that was measured hardly explains it",
         )

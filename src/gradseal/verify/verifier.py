@@ -46,6 +46,7 @@ from gradseal.verify.protocol import prepare_classical
 from gradseal.verify.pull import check_pull
 from gradseal.verify.sampling import Sample, draw_sample
 from gradseal.verify.tolerance_claim import tolerance_of
+from gradseal.verify.tolerating import counting
 from gradseal.verify.verdict import Cost, Verdict
 
 
@@ -139,6 +140,7 @@ def _sample(examination: Examination, bundle: Bundle, log: Log, draw: bytes) -> 
         bundle.checkpoint.root,
         lengths=examination.lengths.updates if examination.lengths else (),
         always=own.always_replayed(log) if own else (),
+        counting=counting(examination, log),
         slots=own is not None and own.plan is not None,
         last=max(examination.moving(), default=None),
     )
