@@ -166,7 +166,9 @@ def test_the_command_says_what_the_plan_is(bundle: Path) -> None:
         "of the whole way",
     ):
         assert words in ended.stdout, ended.stdout
-    assert all(len(line) <= 100 for line in ended.stdout.splitlines())
+    *lines, command = ended.stdout.splitlines()
+    assert all(len(line) <= 100 for line in lines)
+    assert command == f"To do it: {value['verify']}"
 
 
 def test_options_reach_the_plan() -> None:
@@ -180,6 +182,7 @@ def test_options_reach_the_plan() -> None:
         longest=10,
     )
     plan = plan_audit(alike(5000, 3), policy)
+    assert value.pop("verify").startswith("gradseal verify BUNDLE --policy standard --confidence=0.99 ")
     assert value == json.loads(json.dumps(plan.to_json()))
     other = told("--segments", "5000", "--forged-length", "1", "--longest", "0", "--displacement", "0.1")
     assert (other["by_length"], other["longest"], other["displacement"]) == (0, 0, pytest.approx(500))

@@ -131,6 +131,13 @@ def test_in_the_recorded_environment_the_bits_show_it(run: Path) -> None:
     assert statuses(verdict)["computation"] == "shown"
 
 
+def test_a_calibration_that_would_not_fit_is_told_where_it_is_not_used(run: Path) -> None:
+    verdict = verified(run, "full", executor=InProcess(), every=5)
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert "nor would it fit: it is of 5 steps in a segment, the run has 1" in said(verdict, Result.NOTED)
+    assert "nor would" not in said(verified(run, "full", executor=InProcess()), Result.NOTED)
+
+
 def test_one_forged_segment_is_beyond_and_undecided(run: Path, tmp_path: Path) -> None:
     verdict = verified(forged(run, tmp_path / "forged", 12, 1.0), "full")
     beyond = [f for f in findings(verdict, Result.UNDECIDED, Check.TOLERANCE) if f.segment is not None]

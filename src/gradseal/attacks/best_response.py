@@ -3,9 +3,9 @@
 Source: ours. A verifier who replays s of n segments misses m forged ones with probability C(n - m, s) /
 C(n, s), so that a prover forges one, and claims many. Everything else is true to the bit:
 - a segment is one step, so that there are as many as steps; half of the setting's are enough;
-- training is honest up to Q or a few more steps that are longer than the jump will be, for those who look at
-  the longest of an epoch: their weight decay turns the weights to the other side of zero and the next one
-  back, by the triangle inequality further than any way to the stolen weights;
+- all steps before the jump are longer than it will be: their weight decay turns the weights to the other side
+  of zero and the next one back, by the triangle inequality further than any way to the stolen weights. So it
+  is not among the longest, and has a small share of the length for those who draw by length;
 - then the jump onto these, before the last segment, as first and last are often replayed;
 - what is left is true, at a learning rate too small to leave them.
 All of it, schedule included, is the prover's to choose.
@@ -14,7 +14,6 @@ All of it, schedule included, is the prover's to choose.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from gradseal.attacks.attack import Attack, Hand, Need, length
 from gradseal.attacks.paths import drawn, parameters_of, sgd
 
-RATE, RATE_AFTER = 0.05, 1e-4
+RATE = 1e-4
 MARGIN = 1.25
 """By how much the long steps are longer than the bound on the jump."""
 
@@ -45,12 +44,11 @@ class _Table(LRScheduler):
 def forge(hand: Hand) -> None:
     """Writes the bundle."""
     steps = max(1, hand.setting.steps // 2)
-    long = 2 * (hand.setting.top // 2 + 1)
-    jump = place(steps, max(1, len(hand.data) // hand.setting.batch_size), long)
+    jump = place(steps, max(1, len(hand.data) // hand.setting.batch_size), hand.setting.top + 1)
     over = MARGIN * length(hand.parameters) / length(parameters_of(drawn(hand)))
     # One step turns the weights to -over times themselves, the next one to -1 / over of that.
-    turns = islice(cycle([(RATE, (1 + over) / RATE), (RATE, (1 + 1 / over) / RATE)]), long)
-    table = [(RATE, 0.0)] * (jump - long) + list(turns) + [(RATE_AFTER, 0.0)] * (steps - jump)
+    out, back = (RATE, (1 + over) / RATE), (RATE, (1 + 1 / over) / RATE)
+    table = [(RATE, 0.0)] * (jump % 2) + [out, back] * (jump // 2) + [(RATE, 0.0)] * (steps - jump)
     run = hand.present(optimizer=sgd(RATE), steps=steps, every=1, schedule=_schedule(table))
     run.begin()
     for segment in range(run.planned):

@@ -68,8 +68,8 @@ class _Verbs(click.Group):
 def gradseal() -> None:
     """Turn a PyTorch training run into evidence, and check such evidence.
 
-    Exit status: 0 accepted or done, 1 rejected, 2 wrong usage or broken input, 3 inconclusive. Results go to
-    standard output, progress and errors to standard error.
+    Exit status: 0 accepted or done, 1 rejected, 2 wrong usage or broken input, 3 inconclusive, 130
+    interrupted. Results go to standard output, progress and errors to standard error.
     """
 
 

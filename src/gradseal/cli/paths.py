@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,12 @@ from gradseal.errors import Error, MissingFile, StoreError
 
 
 @contextmanager
-def reading(bundle: str) -> Iterator[None]:
+def reading(bundle: str, *, besides: Sequence[Path | None] = ()) -> Iterator[None]:
     """Names the bundle in an error from inside, whose place is only a file in it.
+
+    Args:
+        bundle: What the user named.
+        besides: Files that are read too, and are no part of it.
 
     Raises:
         MissingFile: There is no such directory.
@@ -24,6 +28,8 @@ def reading(bundle: str) -> Iterator[None]:
     try:
         yield
     except Error as e:
+        if any(path is not None and f"{e.where}: ".startswith(f"{path}: ") for path in besides):
+            raise
         raise type(e)(e.message, where=f"{bundle}: {e.where}" if e.where else bundle, advice=e.advice) from e
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from gradseal.cli.draws import DrawOptions, draw_options, standard_draws
 from gradseal.cli.numbers import FiniteRange
 from gradseal.cli.paths import reading
 from gradseal.cli.watching import Watcher
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from gradseal.study.audits.response import Mix, Response
 
 
-_SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 _PRICE = FiniteRange(min=0)
 _EVERY = 10
 
@@ -34,20 +36,7 @@ _EVERY = 10
 @click.argument("bundle", required=False)
 @click.option("--segments", type=click.IntRange(1, 1 << 20), help="Plan for so many, of one length.")
 @click.option("--every", type=click.IntRange(1, 1 << 20), help=f"Steps in each; {_EVERY} if not given.")
-@click.option("--confidence", type=_SHARE, default=0.95, show_default=True, help="Of both bounds together.")
-@click.option(
-    "--forged", type=_SHARE, default=0.05, show_default=True, help="The share of segments to rule out."
-)
-@click.option(
-    "--forged-length",
-    type=FiniteRange(1e-4, 1),
-    default=0.1,
-    show_default=True,
-    help="The share of their length to rule out; 1 for no draws by length.",
-)
-@click.option(
-    "--longest", type=click.IntRange(min=0), default=10, show_default=True, help="Longest updates, always."
-)
+@draw_options(defaults=standard_draws())
 @click.option(
     "--displacement",
     type=FiniteRange(0, 1, min_open=True),
@@ -60,10 +49,7 @@ def command(
     bundle: str | None,
     segments: int | None,
     every: int | None,
-    confidence: float,
-    forged: float,
-    forged_length: float,
-    longest: int,
+    draws: DrawOptions,
     displacement: float | None,
     step_seconds: float | None,
     price: float | None,
@@ -79,7 +65,7 @@ def command(
     """
     from gradseal.study.audits.audited import alike, read_audited
     from gradseal.study.audits.planning import Price, plan_audit
-    from gradseal.verify.policy import Policy, Replay
+    from gradseal.verify.policy import Policy
 
     if (bundle is None) == (segments is None):
         raise click.UsageError("name a BUNDLE or give --segments, one of the two")
@@ -90,21 +76,30 @@ def command(
             run = read_audited(bundle, watcher.update)
     else:
         run = alike(segments or 0, every or _EVERY)
-    policy = Policy(
-        name="planned",
-        replay=Replay.SAMPLE,
-        confidence=confidence,
-        tolerated_fraction=forged,
-        tolerated_length=None if forged_length == 1 else forged_length,
-        longest=longest,
-    )
+    policy = draws.applied(Policy.named("standard"))
     plan = plan_audit(run, policy, displacement=displacement, price=Price(seconds=step_seconds, money=price))
+    verification = shlex.join(_verification(bundle, draws))
     if as_json:
-        click.echo(json.dumps(finite(plan.to_json()), indent=2))
+        click.echo(json.dumps(finite({**plan.to_json(), "verify": verification}), indent=2))
         return
     answers = ["", *_answers(run, plan)] if plan.population else []
-    for line in [*_audit(run, plan, policy.tolerated_length), "", *_proved(plan), *answers]:
+    for line in [
+        *_audit(run, plan, policy.tolerated_length),
+        "",
+        *_proved(plan),
+        *answers,
+        "",
+        f"To do it: {verification}",
+    ]:
         click.echo(printable(line))
+
+
+def _verification(bundle: str | None, draws: DrawOptions) -> list[str]:
+    """The command that draws as was planned, but for whose key is pinned."""
+    usual = asdict(standard_draws())
+    other = DrawOptions(**{name: value for name, value in asdict(draws).items() if value != usual[name]})
+    own = [*other.repeated(), "--key", "owner.pub"]
+    return ["gradseal", "verify", bundle or "BUNDLE", "--policy", "standard", *own]
 
 
 def _audit(run: Audited, plan: AuditPlan, tolerated_length: float | None) -> list[str]:

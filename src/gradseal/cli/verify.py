@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from gradseal.cli.classical import ClassicalOptions, classical_options, policy_name
+from gradseal.cli.draws import DrawOptions, draw_options
 from gradseal.cli.main import ACCEPTED, INCONCLUSIVE, REJECTED
 from gradseal.cli.paths import reading
 from gradseal.cli.report import page_at, repeat_command, repeated_options, write_page
@@ -87,6 +88,7 @@ _MAX_KEY_FILE_BYTES = 4096
     help="A safetensors file of weights that the run may have been pulled to: a heuristic test, which "
     "decides nothing.",
 )
+@draw_options()
 @tolerance_options
 @classical_options
 @click.option("--draw", metavar="HEX", help="The draw of an earlier verdict, to replay the same segments.")
@@ -107,6 +109,7 @@ def command(  # noqa: PLR0913 - an option of the command line each
     weights: Path | None,
     other_seed: str | None,
     pulled_to: Path | None,
+    draws: DrawOptions,
     classical: ClassicalOptions,
     tolerance: ToleranceOptions,
     draw: str | None,
@@ -123,10 +126,13 @@ def command(  # noqa: PLR0913 - an option of the command line each
     None of the owner's code is run. Without --key, a record can only be found to agree with itself; without
     --trust, nothing says when it was made.
 
+    Of a sample, gradseal plan says what its numbers prove and cost.
+
     Exit status: 0 accepted, 1 rejected, 2 not a bundle or wrong usage, 3 inconclusive.
     """
     demanded, drawn = _policy(policy, require, free_bytes, other_seed), _draw(draw)
     classical.check(demanded)
+    demanded = draws.applied(demanded)
     calibrators = [read_public_key(key, "--calibrator") for key in tolerance.calibrators]
     demanded = tolerance.applied(demanded, calibrators)
     pinned = [read_public_key(key) for key in keys]
@@ -135,7 +141,8 @@ def command(  # noqa: PLR0913 - an option of the command line each
     from gradseal.verify.verifier import verify
 
     demanded = classical.applied(demanded, bundle)
-    with page_at(report), reading(bundle), Watcher(shown=sys.stderr.isatty()) as watcher:
+    apart = (weights, pulled_to)
+    with page_at(report), reading(bundle, besides=apart), Watcher(shown=sys.stderr.isatty()) as watcher:
         verdict = verify(
             bundle,
             demanded,
@@ -158,6 +165,7 @@ def command(  # noqa: PLR0913 - an option of the command line each
                 other_seed=other_seed,
                 others=[
                     *(["--pulled-to", str(pulled_to)] if pulled_to else []),
+                    *draws.repeated(),
                     *tolerance.repeated(calibrators),
                     *classical.repeated(),
                 ],

@@ -186,6 +186,20 @@ class FsspecFiles:
             raise _failed(e, where) from e
 
 
+def read_own(path: str | Path, max_bytes: int) -> bytes:
+    """The bytes of a local file that is no part of a bundle; errors name it as it was given.
+
+    Raises:
+        MalformedBundle: It is longer.
+        StoreError: It cannot be read.
+    """
+    own = Path(path)
+    try:
+        return FsspecFiles(str(own.absolute().parent)).read(own.name, max_bytes)
+    except Error as e:
+        raise type(e)(e.message, where=str(path), advice=e.advice) from e
+
+
 def _is_absence(cause: BaseException | None) -> bool:
     """Whether what is behind a missing file says no more than that."""
     if cause is None or isinstance(cause, FileNotFoundError | LookupError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gradseal.verify.bounds_said import by_length_said, uniform_said
 from gradseal.verify.evidence import (
     blind_graphs,
     listed,
@@ -222,12 +223,8 @@ def _bound(examination: Examination) -> tuple[str, ...]:
         return ()
     if len(examination.results) < len(sample.segments):
         return ()
-    confidence = policy.bound_confidence
-    most = forged_bound(sample.population, len(sample.uniform), confidence)
-    uniform = (
-        f"{len(sample.uniform)} of {sample.population} other segments drawn uniformly: with "
-        f"{100 * confidence:.4g}% confidence at most {most} are forged"
-    )
+    most = forged_bound(sample.population, len(sample.uniform), policy.bound_confidence)
+    uniform = uniform_said(policy, len(sample.uniform), sample.population, most)
     if policy.tolerated_length is None:
         return (uniform,)
     if sample.length is None:
@@ -249,11 +246,7 @@ def _length_bound(examination: Examination, sample: Sample, length: float, most:
         return "the others moved no parameter, so there is no length to draw by"
     policy, updates = examination.policy, examination.lengths.updates if examination.lengths else ()
     share = length_bound(len(sample.weighted), policy.bound_confidence)
-    said = (
-        f"{len(sample.weighted)} draws by length, of {len(set(sample.weighted))} segments: with "
-        f"{100 * policy.bound_confidence:.4g}% confidence at most {math.ceil(1000 * share) / 10:.1f}% of the "
-        f"others' length is forged; both hold with {100 * policy.confidence:.4g}%"
-    )
+    said = by_length_said(policy, sample.weighted, "the others' length")
     certain, way = set(sample.certain), examination.distance or 0.0
     longest = max((updates[i] for i in range(len(updates)) if i not in certain), default=math.inf)
     moved = min(share * length, most * longest)

@@ -13,7 +13,7 @@ from gradseal.proof.files import CHECKPOINT, Files
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.merkle import Tree
 from gradseal.proof.note import VerificationKey
-from gradseal.store.files import FsspecFiles
+from gradseal.store.files import read_own
 from gradseal.verify.contents import (
     Contents,
     StateChecker,
@@ -199,8 +199,7 @@ def check_released(
         check_weights(files, log.close, contents, examination.last_state)
     _unreleased(examination, contents)
     if weights is not None:
-        path = Path(weights)
-        data = FsspecFiles(str(path.absolute().parent)).read(path.name, _MAX_WEIGHTS_BYTES)
+        data = read_own(weights, _MAX_WEIGHTS_BYTES)
         some, _ = released_parameters(contents)
         held = "the weights that were handed in are the last state's" if some else ""
         with examination.checking(Check.WEIGHTS, held):

@@ -18,6 +18,7 @@ test; B. Phipson and G. Smyth 2010, "Permutation p-values should never be zero",
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from gradseal.program.arithmetic import Exact
 from gradseal.program.release import MAX_HEADER_BYTES, read_weights
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.files import Files, read_blob
-from gradseal.store.files import FsspecFiles
+from gradseal.store.files import read_own
 from gradseal.verify.contents import Contents
 from gradseal.verify.examination import Examination, Progress
 from gradseal.verify.executors import Executor, Request
@@ -110,7 +111,7 @@ def check_pull(
     except MemoryError:
         message, p = "the permutation test could not be made: out of memory", None
     else:
-        message, p = _said(found), found.p
+        message, p = _said(found, own=_own(examination, held, contents)), found.p
     examination.findings.append(
         Finding(
             check=Check.PULL,
@@ -122,8 +123,10 @@ def check_pull(
     )
 
 
-def _said(found: Alignment) -> str:
-    if found.p <= SMALL:
+def _said(found: Alignment, *, own: bool) -> str:
+    if own:
+        what = "these weights are the run's own last state, which its update leads to in any case"
+    elif found.p <= SMALL:
         what = "the update is more aligned with these weights than hidden units without relation would be"
     else:
         what = "no sign that the run has anything in common with these weights"
@@ -134,10 +137,9 @@ def _said(found: Alignment) -> str:
 
 
 def _read(weights: str | Path, contents: Contents) -> Weights:
-    path = Path(weights)
     # A float64 copy of all that a state holds is as much as there is to compare with.
     most = 8 + MAX_HEADER_BYTES + sum(8 * max(1, s.size_bytes) for s in contents.program.layout)
-    data = FsspecFiles(str(path.absolute().parent)).read(path.name, most)
+    data = read_own(weights, most)
     return read_weights(data, where=str(weights), allow_metadata=True)
 
 
@@ -189,6 +191,14 @@ def _aligned(
     behind = _released_as(contents)
     target = {s.name: _numbers(held[behind[s.name]][1], held[behind[s.name]][0]) for s in specs}
     return align(update, target, chosen, draw=draw, shown=shown)
+
+
+def _own(examination: Examination, held: Weights, contents: Contents) -> bool:
+    """Whether a file has the bytes of the last state, in every parameter that it has."""
+    last = dict(zip((s.name for s in contents.program.layout), examination.last_state, strict=True))
+    behind = _released_as(contents)
+    had = {s: held[behind[s]][1] for s in last if s.startswith("parameters/") and behind[s] in held}
+    return bool(had) and all(hashlib.sha256(data).digest() == last[name] for name, data in had.items())
 
 
 def fitting(groups: Sequence[Group], held: Weights, contents: Contents) -> tuple[tuple[Group, ...], str]:

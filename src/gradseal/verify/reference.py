@@ -17,7 +17,7 @@ from gradseal.program.release import MAX_HEADER_BYTES, MAX_WEIGHTS_BYTES, read_w
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.files import WEIGHTS, Files
 from gradseal.proof.manifest import Manifest
-from gradseal.store.files import FsspecFiles
+from gradseal.store.files import read_own
 from gradseal.verify.contents import read_contents
 from gradseal.verify.distances import Distance
 from gradseal.verify.lengths import NUMPY, Sums, numbers, sums_of
@@ -53,7 +53,7 @@ def distance_to(path: Path, weights: Weights, distance: Distance) -> float:
         StoreError: It cannot be read.
     """
     where = str(path)
-    other = _numbers(FsspecFiles(str(path.absolute().parent)).read(path.name, MAX_WEIGHTS_BYTES), where)
+    other = _numbers(read_own(path, MAX_WEIGHTS_BYTES), where)
     if not weights:
         raise Error("the bundle releases no parameter to compare with", where=where)
     total = Sums()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradseal.program.native import Environment, differences
+from gradseal.verify.bounds_said import by_length_said, uniform_said
 from gradseal.verify.examination import Examination
 from gradseal.verify.outcomes import SegmentResult
 from gradseal.verify.statistics import forged_bound, length_bound, rounded_up
@@ -178,22 +179,13 @@ def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
     most = forged_bound(population, len(drawn), policy.bound_confidence)
     if most > math.ceil(policy.tolerated_fraction * population):
         return ()
-    certainty = f"with {100 * policy.bound_confidence:.4g}% confidence at most"
-    uniform = (
-        f"{len(drawn)} of {population} other segments with evidence drawn uniformly: {certainty} {most} are "
-        "forged"
-    )
+    uniform = uniform_said(policy, len(drawn), population, most, "with evidence ")
     weighted = [i for i in (*sample.weighted, *sample.also_weighted) if i in counting]
     if policy.tolerated_length is None:
         return (uniform,)
     if not weighted or length_bound(len(weighted), policy.bound_confidence) > policy.tolerated_length:
         return ()
-    share = math.ceil(1000 * length_bound(len(weighted), policy.bound_confidence)) / 10
-    by_length = (
-        f"{len(weighted)} draws by length, of {len(set(weighted))} segments: {certainty} {share:.1f}% of the "
-        f"length of those others is forged; both hold with {100 * policy.confidence:.4g}%"
-    )
-    return uniform, by_length
+    return uniform, by_length_said(policy, weighted, "the length of those others")
 
 
 def _short(examination: Examination, tolerance: Tolerance) -> list[str]:

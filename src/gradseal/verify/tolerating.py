@@ -34,7 +34,10 @@ def begin_tolerance(examination: Examination, recorded: Arithmetic, had: Environ
         return
     if isinstance(recorded, Exact) or recorded == had:
         ground = "exact arithmetic has no noise" if isinstance(recorded, Exact) else "the environment is had"
-        examination.found(Check.TOLERANCE, Result.NOTED, f"the calibration is not used: {ground}")
+        wrong = "".join(
+            f"; nor would it fit: it is of {'; '.join(w)}" for w in [_misfits(examination, log)] if w
+        )
+        examination.found(Check.TOLERANCE, Result.NOTED, f"the calibration is not used: {ground}{wrong}")
         return
     if _misfits(examination, log):
         return
