@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,9 @@ from gradseal.attacks.paths import rank_matched, sgd
 from gradseal.recipes.recipe import load_recipe
 from gradseal.study.matrix.cases import Case
 from gradseal.study.matrix.suite import Suite
+from gradseal.verify.policy import Policy
+from gradseal.verify.verifier import verify
+from in_process import InProcess
 
 SETTING = Setting(steps=40, every=4, batch_size=16)
 POLICIES = ("jia2021", "jia2021-normalised", "jia2021-random", "jia2021-random-relative", "quick", "full")
@@ -137,6 +141,15 @@ def test_best_response_forges_one_segment_that_is_not_among_the_longest(suite: S
     assert said["full"].startswith("segment 18:")
     assert (case.segments, case.cost.gradients) == (20, 19 * 16)
     assert case.distance is not None and case.distance < 1e-3
+
+
+def test_all_true_steps_of_the_best_response_are_longer_than_its_jump(suite: Suite, tmp_path: Path) -> None:
+    suite.judge(best_response.ATTACK, seed=1, exact=False, target=str(tmp_path / "bundle"))
+    verdict = verify(tmp_path / "bundle", Policy.named("quick"), executor=InProcess())
+    updates = [row.update or 0.0 for row in verdict.segments.rows]
+    assert min(updates[:18]) > 1.5 * updates[18] > 0
+    # Less than a draw of one of the 18 others as likely as itself.
+    assert updates[18] / sum(updates[1:19]) < 1 / 18
 
 
 @pytest.mark.parametrize(

@@ -114,3 +114,14 @@ def test_a_file_besides_the_bundle_is_named_alone(bundle: Path, tmp_path: Path) 
     ended = invoked("verify", str(bundle), "--pulled-to", str(wrong))
     assert isinstance(ended.exception, MalformedBundle)
     assert ended.exception.where == str(wrong)
+
+
+def test_a_file_in_the_bundle_is_not_taken_for_one_besides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "checkpoint").write_bytes(b"")
+    ended = invoked("verify", "empty", "--pulled-to", "checkpoint")
+    assert isinstance(ended.exception, MalformedBundle)
+    assert ended.exception.where == "empty: checkpoint"

@@ -18,6 +18,7 @@ from elsewhere import Elsewhere, calibration, manifest_of
 from gradseal.proof.files import read_blob
 from gradseal.report.page import render_page
 from gradseal.verify.policy import Policy
+from gradseal.verify.statistics import length_draws_needed
 from gradseal.verify.verdict import Check, ClaimName, Outcome, Result, Verdict
 from in_process import InProcess
 
@@ -207,6 +208,18 @@ def test_a_bound_counts_only_segments_with_evidence(run: Path, draw: bytes) -> N
     assert verdict.tolerance["reach"] == pytest.approx(
         plain + (1 - 1e-4) * sum(updates[:3]) / (verdict.segments.distance or 1.0)
     )
+
+
+@pytest.mark.parametrize("draw", [bytes([i]) * 32 for i in range(4)])
+def test_draws_by_length_are_as_many_of_segments_with_evidence(run: Path, draw: bytes) -> None:
+    policy = replace(UNIFORM, tolerated_length=0.3, tolerated_fraction=0.2)
+    updates = sorted(row.update or 0.0 for row in verified(run).segments.rows)
+    wanted = length_draws_needed(0.3, policy.bound_confidence)
+    # The five longest have no evidence, and are drawn before others.
+    verdict = verified(run, policy, draw=draw, tau=1e-5, ceiling=(updates[-6] + updates[-5]) / 2)
+    assert f"{wanted} draws by length, of " in evidence(verdict)
+    assert "5 of 24 updates are not from" in evidence(verdict)
+    assert "no bound on the segments" not in evidence(verdict)
 
 
 def test_at_a_reach_of_1_nothing_is_supported(run: Path) -> None:

@@ -175,6 +175,32 @@ def test_a_joint_bound_that_is_less_is_false_too_often(prover: str, uniform: int
     assert said_falsely(prover, uniform, by_length, 0.85) > ALPHA + SPREAD
 
 
+def test_of_segments_that_count_forged_ones_are_missed_as_often_as_of_all() -> None:
+    """S4 (e) on the draw of `verify.sampling` itself: by either kind of draw, and by both together."""
+    policy = Policy(
+        name="some", replay=Replay.SAMPLE, confidence=0.6, tolerated_fraction=0.3, tolerated_length=0.3
+    )
+    segments, lengths = 60, [1.0] * 60
+    counting = set(range(1, 59, 2))
+    forged = {1, 3, 5, 7}
+    missed, allowed, added = np.zeros((3, TRIALS)), np.zeros(TRIALS), 0
+    for number in range(TRIALS):
+        sample = draw_sample(
+            policy, segments, number.to_bytes(32, "big"), bytes(32), lengths=lengths, counting=counting
+        )
+        drawn = counting & {*sample.uniform, *sample.also_uniform}
+        by_length = [i for i in (*sample.weighted, *sample.also_weighted) if i in counting]
+        uniform, weighted = not forged & drawn, not forged & set(by_length)
+        missed[:, number] = uniform, weighted, uniform and weighted
+        allowed[number] = float(missed_probability(len(counting), len(forged), len(drawn)))
+        added += bool(sample.also_uniform) and bool(sample.also_weighted)
+    assert added > TRIALS / 10
+    law = (1 - len(forged) / len(counting)) ** len(by_length)
+    expected = allowed.mean(), law, allowed.mean() * law
+    assert all(0.02 < one < 0.6 for one in expected)
+    assert missed.mean(axis=1) == pytest.approx(expected, abs=0.016)  # four standard deviations of a half
+
+
 def test_a_draw_from_the_root_alone_is_ground() -> None:
     """S5 (b), (c): a forger tries roots until one draws none of what is forged; not so with a fresh draw."""
     segments, forged, drawn, tries = 20, {4, 11, 15}, 12, 40

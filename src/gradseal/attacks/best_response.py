@@ -3,9 +3,10 @@
 Source: ours. A verifier who replays s of n segments misses m forged ones with probability C(n - m, s) /
 C(n, s), so that a prover forges one, and claims many. Everything else is true to the bit:
 - a segment is one step, so that there are as many as steps; half of the setting's are enough;
-- all steps before the jump are longer than it will be: their weight decay turns the weights to the other side
-  of zero and the next one back, by the triangle inequality further than any way to the stolen weights. So it
-  is not among the longest, and has a small share of the length for those who draw by length;
+- all steps before the jump, but for the first of an odd number, are longer than it will be: their weight
+  decay turns the weights to the other side of zero and the next one back, by the triangle inequality further
+  than any way to the stolen weights. So it is not among the longest, and whoever draws by length sees it less
+  often with each draw than if all were as likely;
 - then the jump onto these, before the last segment, as first and last are often replayed;
 - what is left is true, at a learning rate too small to leave them.
 All of it, schedule included, is the prover's to choose.
@@ -22,7 +23,7 @@ from gradseal.attacks.attack import Attack, Hand, Need, length
 from gradseal.attacks.paths import drawn, parameters_of, sgd
 
 RATE = 1e-4
-MARGIN = 1.25
+MARGIN = 4.0
 """By how much the long steps are longer than the bound on the jump."""
 
 

@@ -16,7 +16,7 @@ def reading(bundle: str, *, besides: Sequence[Path | None] = ()) -> Iterator[Non
 
     Args:
         bundle: What the user named.
-        besides: Files that are read too, and are no part of it.
+        besides: Files that are read too and are no part of it, which errors name by their whole path.
 
     Raises:
         MissingFile: There is no such directory.
@@ -28,7 +28,7 @@ def reading(bundle: str, *, besides: Sequence[Path | None] = ()) -> Iterator[Non
     try:
         yield
     except Error as e:
-        if any(path is not None and f"{e.where}: ".startswith(f"{path}: ") for path in besides):
+        if any(path and f"{e.where}: ".startswith(f"{path.absolute()}: ") for path in besides):
             raise
         raise type(e)(e.message, where=f"{bundle}: {e.where}" if e.where else bundle, advice=e.advice) from e
 

@@ -58,7 +58,8 @@ def command(
     """Plan an audit: which segments to replay, at what cost, and what that proves.
 
     For the segments of BUNDLE, a directory or URL, or for --segments of which nothing is known. BUNDLE is
-    read whole, and nothing of it is replayed. The defaults are those of the policy standard.
+    read whole, and nothing of it is replayed. The defaults are those of the policy standard. A verification
+    with a calibration may draw more.
 
     A prover who forges must move the parameters; he chooses in how many segments. Shown is how often the
     plan sees his best choice, and how often others do that replay as much.

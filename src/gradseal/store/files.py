@@ -187,17 +187,17 @@ class FsspecFiles:
 
 
 def read_own(path: str | Path, max_bytes: int) -> bytes:
-    """The bytes of a local file that is no part of a bundle; errors name it as it was given.
+    """The bytes of a local file that is no part of a bundle; errors name its whole path, as none in a bundle.
 
     Raises:
         MalformedBundle: It is longer.
         StoreError: It cannot be read.
     """
-    own = Path(path)
+    own = Path(path).absolute()
     try:
-        return FsspecFiles(str(own.absolute().parent)).read(own.name, max_bytes)
+        return FsspecFiles(str(own.parent)).read(own.name, max_bytes)
     except Error as e:
-        raise type(e)(e.message, where=str(path), advice=e.advice) from e
+        raise type(e)(e.message, where=str(own), advice=e.advice) from e
 
 
 def _is_absence(cause: BaseException | None) -> bool:

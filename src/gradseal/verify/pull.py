@@ -125,7 +125,10 @@ def check_pull(
 
 def _said(found: Alignment, *, own: bool) -> str:
     if own:
-        what = "these weights are the run's own last state, which its update leads to in any case"
+        what = (
+            "the run ends in these very weights, byte for byte: to its own its update leads in any case, and "
+            "if they are another's, they are the same"
+        )
     elif found.p <= SMALL:
         what = "the update is more aligned with these weights than hidden units without relation would be"
     else:
@@ -140,7 +143,7 @@ def _read(weights: str | Path, contents: Contents) -> Weights:
     # A float64 copy of all that a state holds is as much as there is to compare with.
     most = 8 + MAX_HEADER_BYTES + sum(8 * max(1, s.size_bytes) for s in contents.program.layout)
     data = read_own(weights, most)
-    return read_weights(data, where=str(weights), allow_metadata=True)
+    return read_weights(data, where=str(Path(weights).absolute()), allow_metadata=True)
 
 
 def _ask(request: Request, executor: Executor) -> Callable[[Probe], Sequence[int]]:

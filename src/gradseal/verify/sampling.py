@@ -96,9 +96,7 @@ def draw_sample(
         certain = set(range(segments))
     elif policy.replay is Replay.SAMPLE:
         certain |= set(nsmallest(policy.longest, range(segments), key=_largest_first(known)))
-    sample = _sampled(policy, certain, known, draw + root)
-    if counting is not None and policy.replay is Replay.SAMPLE:
-        sample = _topped_up(sample, policy, known, counting, draw + root)
+    sample = _sampled(policy, certain, known, draw + root, counting)
     if not slots:
         return sample
     diverted = set(sample.segments)
@@ -110,7 +108,9 @@ def draw_sample(
     return replace(sample, diverted=frozenset(diverted), other_seed=other_seed)
 
 
-def _sampled(policy: Policy, certain: set[int], lengths: Sequence[float], key: bytes) -> Sample:
+def _sampled(
+    policy: Policy, certain: set[int], lengths: Sequence[float], key: bytes, counting: Container[int] | None
+) -> Sample:
     """The certain segments, and what is drawn of the rest."""
     rest = sorted(set(range(len(lengths))) - certain)
     by_length = _length_draws(policy)
@@ -122,31 +122,39 @@ def _sampled(policy: Policy, certain: set[int], lengths: Sequence[float], key: b
     sample = Sample(
         certain=tuple(sorted(certain)), uniform=tuple(sorted(ranked[:wanted])), population=len(rest)
     )
-    if not by_length:
-        return sample
-    if not all(math.isfinite(lengths[i]) for i in rest):
+    if by_length and not all(math.isfinite(lengths[i]) for i in rest):
         # Whoever hides lengths has as many segments replayed, and no claim by length.
-        return replace(sample, uniform=tuple(sorted(ranked[: wanted + by_length])))
-    weighted = draw_by_length([lengths[i] for i in rest], by_length, key)
-    return replace(
-        sample, weighted=tuple(rest[place] for place in weighted), length=_sum([lengths[i] for i in rest])
-    )
+        sample = replace(sample, uniform=tuple(sorted(ranked[: wanted + by_length])))
+    elif by_length:
+        weighted = draw_by_length([lengths[i] for i in rest], by_length, key)
+        length = _sum([lengths[i] for i in rest])
+        sample = replace(sample, weighted=tuple(rest[place] for place in weighted), length=length)
+    if counting is None or not wanted:
+        return sample
+    return _topped_up(sample, policy, [i for i in ranked if i in counting], lengths, key)
 
 
 def _topped_up(
-    sample: Sample, policy: Policy, lengths: Sequence[float], counting: Container[int], key: bytes
+    sample: Sample, policy: Policy, counting: Sequence[int], lengths: Sequence[float], key: bytes
 ) -> Sample:
     """As many draws of segments that count as of all, if only these were there.
 
-    Those that count among `uniform` are the first few of a uniform order of all that count, and the next of
-    that order are added; those among `weighted` are independent draws by length of them, and so are the ones
-    that are added. Source: docs/theory/sampling.md, S4 (e).
+    Those that count among `uniform` are the first few of their order, and the next are added; those among
+    `weighted` are independent draws by length of them, and so are the ones that are added.
+    Source: docs/theory/sampling.md, S4 (e).
+
+    Args:
+        sample: Drawn from all.
+        policy: Says how many are needed.
+        counting: Those of the rest that count, in the uniform order of the draw.
+        lengths: Of all segments.
+        key: All that decides the draw.
     """
-    certain = set(sample.certain)
-    own = [i for i in range(len(lengths)) if i not in certain and i in counting]
-    ranked, wanted = _drawn(policy, own, key)
-    also = set(ranked[:wanted]) - set(sample.uniform)
-    missing = len(sample.weighted) - sum(i in counting for i in sample.weighted)
+    wanted = draws_needed(len(counting), policy.tolerated_fraction, policy.bound_confidence)
+    also = set(counting[:wanted]) - set(sample.uniform)
+    own, among = sorted(counting), set(counting)
+    missing = sum(i not in among for i in sample.weighted)
+    # Under a key of their own: the first draws again would add nothing.
     places = draw_by_length([lengths[i] for i in own], missing, b"also" + key) if missing else []
     return replace(
         sample, also_uniform=tuple(sorted(also)), also_weighted=tuple(own[place] for place in places)

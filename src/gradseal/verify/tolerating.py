@@ -34,10 +34,9 @@ def begin_tolerance(examination: Examination, recorded: Arithmetic, had: Environ
         return
     if isinstance(recorded, Exact) or recorded == had:
         ground = "exact arithmetic has no noise" if isinstance(recorded, Exact) else "the environment is had"
-        wrong = "".join(
-            f"; nor would it fit: it is of {'; '.join(w)}" for w in [_misfits(examination, log)] if w
-        )
-        examination.found(Check.TOLERANCE, Result.NOTED, f"the calibration is not used: {ground}{wrong}")
+        wrong = _misfits(examination, log)
+        fit = f"; nor would it fit: it is of {'; '.join(wrong)}" if wrong else ""
+        examination.found(Check.TOLERANCE, Result.NOTED, f"the calibration is not used: {ground}{fit}")
         return
     if _misfits(examination, log):
         return
