@@ -172,7 +172,7 @@ class Suite:
         )
 
     def _verdict(self, hand: Hand, policy: Policy, executor: Remembering, seed: int) -> Verdict:
-        # Those that demand a date besides draw as the others do, so that replays under another seed are shared.
+        # One that demands a date besides draws as the other, so that they share replays under another seed.
         name = policy.name.removesuffix("-dated")
         draw = hashlib.sha256(f"the verifier's draw {name} {seed} {hand.exact}".encode()).digest()
         return verify(
