@@ -98,7 +98,7 @@ def test_a_verification_draws_as_was_planned(bundle: Path) -> None:
 def test_a_plan_of_the_usual_numbers_is_the_plain_policy(bundle: Path) -> None:
     ended = invoked("plan", str(bundle))
     last = ended.stdout.splitlines()[-1]
-    assert last == f"To do it: gradseal verify {bundle} --policy standard --key owner.pub"
+    assert last == f"To do it: gradseal verify {bundle} --policy standard --key KEY"
 
 
 def test_the_command_that_repeats_a_verification_has_them(bundle: Path, tmp_path: Path) -> None:

@@ -63,12 +63,12 @@ def test_a_pulled_run_is_told_and_an_honest_one_is_not(runs: Path) -> None:
 def test_the_runs_own_weights_are_told_as_such(runs: Path, tmp_path: Path) -> None:
     own = runs / "one" / "weights.safetensors"
     said = found(runs / "one", own).message
-    assert said.startswith("the run ends in these very weights, byte for byte")
+    assert said.startswith("the run ends in exactly these weights")
     assert "more aligned" not in said
     tensors = load_file(own)
     tensors["1.weight"][0, 0] += 1e-3
     save_file(tensors, tmp_path / "w")
-    assert "these very weights" not in found(runs / "one", tmp_path / "w").message
+    assert "exactly these weights" not in found(runs / "one", tmp_path / "w").message
 
 
 def test_it_runs_the_graph_in_a_worker_and_decides_nothing(

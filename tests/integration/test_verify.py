@@ -216,6 +216,11 @@ def test_the_weights_that_are_handed_in_are_compared(recorded: Recorded, tmp_pat
     with pytest.raises(MissingFile):
         check(recorded(), weights=tmp_path / "none", executor=NoReplay())
 
+    other.write_bytes(b"no tensors")
+    with pytest.raises(MalformedBundle) as told:  # it says nothing of the record
+        check(recorded(), weights=other, executor=NoReplay())
+    assert told.value.where == str(other)
+
 
 def test_an_unclosed_run_is_replayed_as_far_as_it_is_sealed(tmp_path: Path) -> None:
     record_run(tmp_path / "bundle", stop_after=5)

@@ -15,6 +15,8 @@ from gradseal.cli.numbers import FiniteRange
 from gradseal.cli.paths import reading
 from gradseal.cli.watching import Watcher
 from gradseal.report.words import finite, printable
+from gradseal.verify.bounds_said import share_said
+from gradseal.verify.statistics import rounded_up
 
 if TYPE_CHECKING:
     from gradseal.study.audits.audited import Audited
@@ -99,7 +101,7 @@ def _verification(bundle: str | None, draws: DrawOptions) -> list[str]:
     """The command that draws as was planned, but for whose key is pinned."""
     usual = asdict(standard_draws())
     other = DrawOptions(**{name: value for name, value in asdict(draws).items() if value != usual[name]})
-    own = [*other.repeated(), "--key", "owner.pub"]
+    own = [*other.repeated(), "--key", "KEY"]
     return ["gradseal", "verify", bundle or "BUNDLE", "--policy", "standard", *own]
 
 
@@ -140,12 +142,13 @@ def _proved(plan: AuditPlan) -> list[str]:
     if plan.most_length is None:
         lines.append(_row("length", "no statement"))
     else:
-        lines.append(_row("length", f"at most {_percent(plan.most_length)} is forged, {each}"))
+        lines.append(_row("length", f"at most {share_said(plan.most_length)} is forged, {each}"))
         lines.append(_row("", f"both with {_sure(plan.confidence)}"))
     if plan.reach is not None:
-        lines.append(
-            _row("reach", f"forged ones moved the parameters by at most {plan.reach:.2g} of the whole way")
-        )
+        reach = f"forged ones moved the parameters by at most {rounded_up(plan.reach):.2g} of the whole way"
+        lines.append(_row("reach", reach))
+        if plan.reach >= 1:
+            lines.append(_row("", "at 1 or more they could have made all of it"))
     return lines
 
 

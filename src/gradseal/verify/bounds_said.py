@@ -30,11 +30,16 @@ def by_length_said(policy: Policy, drawn: Sequence[int], whose: str) -> str:
         drawn: The segments, in whatever order, one drawn twice twice.
         whose: The length that it is a share of.
     """
-    share = math.ceil(1000 * length_bound(len(drawn), policy.bound_confidence)) / 10
+    share = share_said(length_bound(len(drawn), policy.bound_confidence))
     return (
-        f"{len(drawn)} draws by length, of {len(set(drawn))} segments: {_sure(policy)} {share:.1f}% of "
+        f"{len(drawn)} draws by length, of {len(set(drawn))} segments: {_sure(policy)} {share} of "
         f"{whose} is forged; both hold with {100 * policy.confidence:.4g}%"
     )
+
+
+def share_said(share: float) -> str:
+    """A bound on a share, rounded up."""
+    return f"{math.ceil(1000 * share) / 10:.1f}%"
 
 
 def _sure(policy: Policy) -> str:

@@ -252,7 +252,8 @@ def _length_bound(examination: Examination, sample: Sample, length: float, most:
     moved = min(share * length, most * longest)
     if not 0 < way < math.inf or not moved < math.inf:
         return said
+    whole = ": they could have made all of the way" if moved >= way else ""
     return (
         f"{said}, and then the forged ones themselves moved the parameters by at most "
-        f"{rounded_up(moved / way):.2g} of ‖W_T − W_0‖"
+        f"{rounded_up(moved / way):.2g} of ‖W_T − W_0‖{whole}"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from gradseal.errors import CorruptBlob, naming
 from gradseal.precede.log import Log, read_log
 from gradseal.program.program import same_structure
+from gradseal.program.release import read_weights
 from gradseal.proof.bundle import Bundle
 from gradseal.proof.files import CHECKPOINT, Files
 from gradseal.proof.manifest import Manifest
@@ -189,7 +190,8 @@ def check_released(
 
     Raises:
         Ended: They are not, or cannot be read.
-        StoreError: The verifier's own file cannot be read.
+        MalformedBundle: The verifier's own file is no safetensors file.
+        StoreError: It cannot be read.
     """
     if log.close is None:
         if weights is not None:
@@ -200,6 +202,8 @@ def check_released(
     _unreleased(examination, contents)
     if weights is not None:
         data = read_own(weights, _MAX_WEIGHTS_BYTES)
+        # The verifier's own file, so that one that cannot be read says nothing of the record.
+        read_weights(data, where=str(Path(weights).absolute()), allow_metadata=True)
         some, _ = released_parameters(contents)
         held = "the weights that were handed in are the last state's" if some else ""
         with examination.checking(Check.WEIGHTS, held):

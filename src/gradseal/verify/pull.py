@@ -126,8 +126,8 @@ def check_pull(
 def _said(found: Alignment, *, own: bool) -> str:
     if own:
         what = (
-            "the run ends in these very weights, byte for byte: to its own its update leads in any case, and "
-            "if they are another's, they are the same"
+            "the run ends in exactly these weights: if they are its own, alignment says nothing, and if they "
+            "are another's, no test is needed"
         )
     elif found.p <= SMALL:
         what = "the update is more aligned with these weights than hidden units without relation would be"

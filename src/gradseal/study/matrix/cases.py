@@ -8,6 +8,9 @@ from typing import Any
 
 from gradseal.verify.verdict import CLAIM_OF, ClaimName, Finding, Outcome, Result, Status, Verdict
 
+_MOST_SAID = 300
+"""Characters of what decided that a case keeps."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
@@ -144,7 +147,7 @@ def judged(verdict: Verdict) -> Judged:
         claims={name.value: own.status.value for name, own in verdict.claims.items()},
         check=check,
         claim=claim,
-        said=said[:300],
+        said=said if len(said) <= _MOST_SAID else f"{said[: _MOST_SAID - 1]}…",
         replayed=verdict.cost.segments_replayed,
         seconds=verdict.cost.seconds,
     )
