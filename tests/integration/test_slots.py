@@ -94,7 +94,7 @@ def said(verdict: Verdict, check: Check) -> str:
 @pytest.mark.parametrize("mode", ["step", "wrap"])
 def test_every_claim_is_shown(tmp_path: Path, loopback: Loopback, trust: Trust, mode: str) -> None:
     path = tmp_path / "bundle"
-    recording, own = begin(path, loopback)
+    recording, own = begin(path, loopback, data=digits(400))
     with recording as run:
         step = run.step if mode == "step" else run.wrap(own)
         for batch in run:
@@ -226,7 +226,7 @@ def test_workers_read_ahead_in_the_order_of_each_seed(
     tmp_path: Path, loopback: Loopback, trust: Trust
 ) -> None:
     path = tmp_path / "bundle"
-    loader: DataLoader[Any] = DataLoader(digits(), batch_size=16, shuffle=True, num_workers=1)
+    loader: DataLoader[Any] = DataLoader(digits(400), batch_size=16, shuffle=True, num_workers=1)
     with begin(path, loopback, data=loader, batch_size=16)[0] as run:
         train(run)
     assert len(log_of(path).slots) >= 3
