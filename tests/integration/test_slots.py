@@ -63,7 +63,7 @@ def begin(path: Path, loopback: Loopback, **options: Any) -> tuple[Run, Any]:
         "timestamps": loopback.trust.timestampers(),
     }
     settings |= options
-    settings = {"data": digits()} | settings
+    settings = {"data": digits(400)} | settings
     run = record(path, model, optimizer, loss=cross_entropy, key=KEY, **settings)
     return run, own_step(model, optimizer)
 
@@ -94,7 +94,7 @@ def said(verdict: Verdict, check: Check) -> str:
 @pytest.mark.parametrize("mode", ["step", "wrap"])
 def test_every_claim_is_shown(tmp_path: Path, loopback: Loopback, trust: Trust, mode: str) -> None:
     path = tmp_path / "bundle"
-    recording, own = begin(path, loopback, data=digits(400))
+    recording, own = begin(path, loopback)
     with recording as run:
         step = run.step if mode == "step" else run.wrap(own)
         for batch in run:
