@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
+from gradseal.cli.gathered import gathering
 from gradseal.cli.numbers import FiniteRange
 from gradseal.cli.paths import reading
 from gradseal.verify.classical import DELTA, Classical, distance_named
@@ -133,20 +131,7 @@ _OPTIONS = (
 )
 
 
-def classical_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Gives a verb these options, together as its argument `classical`."""
-
-    @functools.wraps(verb)
-    def gathered(
-        *, reference: str | None, delta: float | None, distance: str | None, top: int | None, **others: Any
-    ) -> None:
-        own = ClassicalOptions(reference=reference, delta=delta, distance=distance, top=top)
-        verb(classical=own, **others)
-
-    decorated: Callable[..., None] = gathered
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+classical_options = gathering("classical", ClassicalOptions, _OPTIONS)
 
 
 def _number(text: str) -> float | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
 
+from gradseal.cli.gathered import Decorator, gathering
 from gradseal.cli.numbers import FiniteRange
 from gradseal.verify.policy import MOST_CONFIDENCE, POLICIES, Policy, Replay
 
@@ -36,7 +35,7 @@ class DrawOptions:
     def repeated(self) -> list[str]:
         """The same as options."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        return [f"--{name.replace('_', '-')}={value!r}" for name, value in given.items()]
+        return [f"{_spelled(name)}={value!r}" for name, value in given.items()]
 
     def applied(self, policy: Policy) -> Policy:
         """The policy that is meant, under a name of its own if it demands other numbers.
@@ -69,9 +68,7 @@ def standard_draws() -> DrawOptions:
     )
 
 
-def draw_options(
-    *, defaults: DrawOptions | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def draw_options(*, defaults: DrawOptions | None = None) -> Decorator:
     """Gives a verb these options, together as its argument `draws`.
 
     Args:
@@ -79,55 +76,22 @@ def draw_options(
     """
     own, shown = defaults or DrawOptions(), defaults is not None
     whose = "" if shown else ", in place of the policy's"
+
+    def option(name: str, kind: click.ParamType[Any], said: str) -> Decorator:
+        default = getattr(own, name)
+        text = f"{said.format(whose=whose)}."
+        return click.option(_spelled(name), type=kind, default=default, show_default=shown, help=text)
+
+    length = "The share of their length to rule out{whose}; 1 for no draws by length"
+    longest = "How many of the longest updates are always replayed{whose}"
     options = (
-        click.option(
-            "--confidence",
-            type=_CONFIDENCE,
-            default=own.confidence,
-            show_default=shown,
-            help=f"Of both bounds of a sample together{whose}.",
-        ),
-        click.option(
-            "--forged",
-            type=_SHARE,
-            default=own.forged,
-            show_default=shown,
-            help=f"The share of segments to rule out{whose}.",
-        ),
-        click.option(
-            "--forged-length",
-            type=FiniteRange(1e-4, 1),
-            default=own.forged_length,
-            show_default=shown,
-            help=f"The share of their length to rule out{whose}; 1 for no draws by length.",
-        ),
-        click.option(
-            "--longest",
-            type=click.IntRange(min=0),
-            default=own.longest,
-            show_default=shown,
-            help=f"How many of the longest updates are always replayed{whose}.",
-        ),
+        option("confidence", _CONFIDENCE, "Of both bounds of a sample together{whose}"),
+        option("forged", _SHARE, "The share of segments to rule out{whose}"),
+        option("forged_length", FiniteRange(1e-4, 1), length),
+        option("longest", click.IntRange(min=0), longest),
     )
+    return gathering("draws", DrawOptions, options)
 
-    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(verb)
-        def gathered(
-            *,
-            confidence: float | None,
-            forged: float | None,
-            forged_length: float | None,
-            longest: int | None,
-            **others: Any,
-        ) -> None:
-            given = DrawOptions(
-                confidence=confidence, forged=forged, forged_length=forged_length, longest=longest
-            )
-            verb(draws=given, **others)
 
-        decorated: Callable[..., None] = gathered
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated
-
-    return decorate
+def _spelled(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
+from gradseal.cli.gathered import gathering
 from gradseal.cli.numbers import FiniteRange
 from gradseal.errors import StoreError
 from gradseal.proof.note import MAX_NOTE_BYTES, VerificationKey
@@ -97,17 +96,4 @@ _OPTIONS = (
 )
 
 
-def tolerance_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Gives a verb these options, together as its argument `tolerance`."""
-
-    @functools.wraps(verb)
-    def gathered(
-        *, calibration: Path | None, calibrators: tuple[str, ...], tau_cap: float | None, **others: Any
-    ) -> None:
-        own = ToleranceOptions(calibration=calibration, calibrators=calibrators, tau_cap=tau_cap)
-        verb(tolerance=own, **others)
-
-    decorated: Callable[..., None] = gathered
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+tolerance_options = gathering("tolerance", ToleranceOptions, _OPTIONS)

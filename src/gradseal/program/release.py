@@ -22,6 +22,9 @@ FORMAT = "gradseal/release-v1"
 MAX_RELEASE_BYTES = 64 << 20
 MAX_RELEASED = 200_000
 MAX_WEIGHTS_BYTES = 1 << 40
+Tensors = dict[str, tuple[TensorSpec, bytes]]
+"""Of each tensor of a file what it is and its bytes, by name."""
+
 MAX_HEADER_BYTES = 64 << 20
 _METADATA = "__metadata__"
 
@@ -87,9 +90,7 @@ class Release:
         return cls(tensors=tensors)
 
 
-def read_weights(
-    data: bytes, *, where: str, allow_metadata: bool = False
-) -> dict[str, tuple[TensorSpec, bytes]]:
+def read_weights(data: bytes, *, where: str, allow_metadata: bool = False) -> Tensors:
     """The tensors of an untrusted safetensors file.
 
     Args:

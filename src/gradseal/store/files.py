@@ -186,20 +186,6 @@ class FsspecFiles:
             raise _failed(e, where) from e
 
 
-def read_own(path: str | Path, max_bytes: int) -> bytes:
-    """The bytes of a local file that is no part of a bundle; errors name its whole path, as none in a bundle.
-
-    Raises:
-        MalformedBundle: It is longer.
-        StoreError: It cannot be read.
-    """
-    own = Path(path).absolute()
-    try:
-        return FsspecFiles(str(own.parent)).read(own.name, max_bytes)
-    except Error as e:
-        raise type(e)(e.message, where=str(own), advice=e.advice) from e
-
-
 def _is_absence(cause: BaseException | None) -> bool:
     """Whether what is behind a missing file says no more than that."""
     if cause is None or isinstance(cause, FileNotFoundError | LookupError):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from gradseal.verify.policy import Policy
-from gradseal.verify.statistics import length_bound
 
 
 def uniform_said(policy: Policy, drawn: int, population: int, most: int, which: str = "") -> str:
@@ -22,18 +21,18 @@ def uniform_said(policy: Policy, drawn: int, population: int, most: int, which: 
     return f"{drawn} of {population} other segments {which}drawn uniformly: {_sure(policy)} {most} are forged"
 
 
-def by_length_said(policy: Policy, drawn: Sequence[int], whose: str) -> str:
+def by_length_said(policy: Policy, drawn: Sequence[int], share: float, whose: str) -> str:
     """What draws by length bound, and how sure both this and the uniform ones' bound are.
 
     Args:
         policy: Has the confidence.
         drawn: The segments, in whatever order, one drawn twice twice.
+        share: At most so much of a length is forged.
         whose: The length that it is a share of.
     """
-    share = share_said(length_bound(len(drawn), policy.bound_confidence))
     return (
-        f"{len(drawn)} draws by length, of {len(set(drawn))} segments: {_sure(policy)} {share} of "
-        f"{whose} is forged; both hold with {100 * policy.confidence:.4g}%"
+        f"{len(drawn)} draws by length, of {len(set(drawn))} segments: {_sure(policy)} "
+        f"{share_said(share)} of {whose} is forged; both hold with {100 * policy.confidence:.4g}%"
     )
 
 

@@ -246,7 +246,7 @@ def _length_bound(examination: Examination, sample: Sample, length: float, most:
         return "the others moved no parameter, so there is no length to draw by"
     policy, updates = examination.policy, examination.lengths.updates if examination.lengths else ()
     share = length_bound(len(sample.weighted), policy.bound_confidence)
-    said = by_length_said(policy, sample.weighted, "the others' length")
+    said = by_length_said(policy, sample.weighted, share, "the others' length")
     certain, way = set(sample.certain), examination.distance or 0.0
     longest = max((updates[i] for i in range(len(updates)) if i not in certain), default=math.inf)
     moved = min(share * length, most * longest)

@@ -17,7 +17,7 @@ from gradseal.program.arithmetic import Arithmetic, read_arithmetic
 from gradseal.program.graph import MAX_GRAPH_BYTES, Graph
 from gradseal.program.order import Order
 from gradseal.program.program import MAX_PROGRAM_BYTES, Program
-from gradseal.program.release import MAX_HEADER_BYTES, MAX_RELEASE_BYTES, Release, read_weights
+from gradseal.program.release import MAX_HEADER_BYTES, MAX_RELEASE_BYTES, Release, Tensors, read_weights
 from gradseal.program.samples import MAX_SCHEMA_BYTES, SampleSchema
 from gradseal.program.seeds import Seeds
 from gradseal.program.sources import MAX_BYTES as MAX_INITIALISATION_BYTES
@@ -311,28 +311,23 @@ def check_weights(files: Files, close: Close, contents: Contents, last: tuple[by
     released = sum(sizes[name] for name in contents.release.tensors.values())
     data = files.read(WEIGHTS, 8 + MAX_HEADER_BYTES + released)
     # Before its digest is looked at, since this can name the tensor.
-    compare_weights(data, contents, last, where=WEIGHTS)
+    compare_weights(read_weights(data, where=WEIGHTS), contents, last, where=WEIGHTS)
     if hashlib.sha256(data).digest() != close.weights:
         raise CorruptBlob("is not the file that the run was closed with", where=WEIGHTS)
 
 
-def compare_weights(
-    data: bytes, contents: Contents, last: tuple[bytes, ...], *, where: str, allow_metadata: bool = False
-) -> None:
-    """Compares a safetensors file with the last state's tensors, as the release map names them.
+def compare_weights(tensors: Tensors, contents: Contents, last: tuple[bytes, ...], *, where: str) -> None:
+    """Compares a file's tensors with the last state's tensors, as the release map names them.
 
     Args:
-        data: The file.
+        tensors: Read from the file, by name.
         contents: Has the release map and the layout.
         last: The digests of the last state's tensors.
         where: What the file is called.
-        allow_metadata: Whether it may have metadata; the released file has none.
 
     Raises:
         CorruptBlob: A tensor is missing, too many, or other than the last state's; names it.
-        MalformedBundle: Not a safetensors file.
     """
-    tensors = read_weights(data, where=where, allow_metadata=allow_metadata)
     released = contents.release.tensors
     for name in sorted(set(tensors) ^ set(released)):
         held = "is not released by the run" if name in tensors else "is missing"

@@ -8,13 +8,11 @@ from pathlib import Path
 from gradseal.errors import CorruptBlob, naming
 from gradseal.precede.log import Log, read_log
 from gradseal.program.program import same_structure
-from gradseal.program.release import read_weights
 from gradseal.proof.bundle import Bundle
 from gradseal.proof.files import CHECKPOINT, Files
 from gradseal.proof.manifest import Manifest
 from gradseal.proof.merkle import Tree
 from gradseal.proof.note import VerificationKey
-from gradseal.store.files import read_own
 from gradseal.verify.contents import (
     Contents,
     StateChecker,
@@ -30,6 +28,7 @@ from gradseal.verify.evidence import released_parameters
 from gradseal.verify.examination import Examination, Progress
 from gradseal.verify.lengths import Lengths
 from gradseal.verify.losses import LossCurve
+from gradseal.verify.own_weights import read_own_weights
 from gradseal.verify.samples import SampleReader
 from gradseal.verify.verdict import Check, Result
 
@@ -201,13 +200,12 @@ def check_released(
         check_weights(files, log.close, contents, examination.last_state)
     _unreleased(examination, contents)
     if weights is not None:
-        data = read_own(weights, _MAX_WEIGHTS_BYTES)
-        # The verifier's own file, so that one that cannot be read says nothing of the record.
-        read_weights(data, where=str(Path(weights).absolute()), allow_metadata=True)
+        # Outside of the check: one that cannot be read says nothing of the record.
+        tensors = read_own_weights(weights, _MAX_WEIGHTS_BYTES)
         some, _ = released_parameters(contents)
         held = "the weights that were handed in are the last state's" if some else ""
         with examination.checking(Check.WEIGHTS, held):
-            compare_weights(data, contents, examination.last_state, where=str(weights), allow_metadata=True)
+            compare_weights(tensors, contents, examination.last_state, where=str(weights))
         if not some:
             _not_compared(examination, "the run releases no parameter", weights)
     examination.weights_checked = True

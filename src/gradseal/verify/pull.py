@@ -28,14 +28,14 @@ import numpy.typing as npt
 
 from gradseal.errors import Error
 from gradseal.program.arithmetic import Exact
-from gradseal.program.release import MAX_HEADER_BYTES, read_weights
+from gradseal.program.release import MAX_HEADER_BYTES, Tensors
 from gradseal.program.tensors import TensorSpec
 from gradseal.proof.files import Files, read_blob
-from gradseal.store.files import read_own
 from gradseal.verify.contents import Contents
 from gradseal.verify.examination import Examination, Progress
 from gradseal.verify.executors import Executor, Request
 from gradseal.verify.lengths import NUMPY, numbers
+from gradseal.verify.own_weights import read_own_weights
 from gradseal.verify.symmetry import Axis, Group, Probe, Probed, by_tensor, candidates, orders
 from gradseal.verify.verdict import Check, Finding, Result
 
@@ -49,7 +49,6 @@ _BYTES_EACH = 64
 _HEURISTIC = "a heuristic that decides nothing; distillation evades it"
 
 Numbers = npt.NDArray[np.float64]
-Weights = Mapping[str, tuple[TensorSpec, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +138,10 @@ def _said(found: Alignment, *, own: bool) -> str:
     )
 
 
-def _read(weights: str | Path, contents: Contents) -> Weights:
+def _read(weights: str | Path, contents: Contents) -> Tensors:
     # A float64 copy of all that a state holds is as much as there is to compare with.
     most = 8 + MAX_HEADER_BYTES + sum(8 * max(1, s.size_bytes) for s in contents.program.layout)
-    data = read_own(weights, most)
-    return read_weights(data, where=str(Path(weights).absolute()), allow_metadata=True)
+    return read_own_weights(weights, most)
 
 
 def _ask(request: Request, executor: Executor) -> Callable[[Probe], Sequence[int]]:
@@ -160,7 +158,7 @@ def _ask(request: Request, executor: Executor) -> Callable[[Probe], Sequence[int
 def _aligned(
     examination: Examination,
     files: Files,
-    held: Weights,
+    held: Tensors,
     ask: Callable[[Probe], Sequence[int]],
     contents: Contents,
     *,
@@ -196,7 +194,7 @@ def _aligned(
     return align(update, target, chosen, draw=draw, shown=shown)
 
 
-def _own(examination: Examination, held: Weights, contents: Contents) -> bool:
+def _own(examination: Examination, held: Tensors, contents: Contents) -> bool:
     """Whether a file has the bytes of the last state, in every parameter that it has."""
     last = dict(zip((s.name for s in contents.program.layout), examination.last_state, strict=True))
     behind = _released_as(contents)
@@ -204,7 +202,7 @@ def _own(examination: Examination, held: Weights, contents: Contents) -> bool:
     return bool(had) and all(hashlib.sha256(data).digest() == last[name] for name, data in had.items())
 
 
-def fitting(groups: Sequence[Group], held: Weights, contents: Contents) -> tuple[tuple[Group, ...], str]:
+def fitting(groups: Sequence[Group], held: Tensors, contents: Contents) -> tuple[tuple[Group, ...], str]:
     """The groups whose parameters a file has, and why there are no others."""
     if not groups:
         return (), "nothing in the layout looks like a layer of hidden units"

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gradseal.errors import Error, MalformedBundle
-from gradseal.program.release import MAX_HEADER_BYTES, MAX_WEIGHTS_BYTES, read_weights
+from gradseal.program.release import MAX_HEADER_BYTES, MAX_WEIGHTS_BYTES, Tensors, read_weights
 from gradseal.proof.bundle import open_bundle
 from gradseal.proof.files import WEIGHTS, Files
 from gradseal.proof.manifest import Manifest
-from gradseal.store.files import read_own
 from gradseal.verify.contents import read_contents
 from gradseal.verify.distances import Distance
 from gradseal.verify.lengths import NUMPY, Sums, numbers, sums_of
+from gradseal.verify.own_weights import read_own_weights
 
 Weights = dict[str, tuple[tuple[int, ...], npt.NDArray[np.floating]]]
 """Of each released parameter of floating point its shape and its numbers, by its released name."""
@@ -38,7 +38,8 @@ def released_weights(files: Files) -> Weights:
     sizes = {s.name: s.size_bytes for s in contents.program.layout}
     parameters = {n: own for n, own in contents.release.tensors.items() if own.startswith("parameters/")}
     released = sum(sizes[name] for name in contents.release.tensors.values())
-    weights = _numbers(files.read(WEIGHTS, 8 + MAX_HEADER_BYTES + released), WEIGHTS, metadata=False)
+    data = files.read(WEIGHTS, 8 + MAX_HEADER_BYTES + released)
+    weights = _numbers(read_weights(data, where=WEIGHTS))
     if missing := sorted(parameters.keys() - weights.keys()):
         raise MalformedBundle(f"tensor {missing[0]!r} is missing", where=WEIGHTS)
     return {name: weights[name] for name in parameters}
@@ -53,7 +54,7 @@ def distance_to(path: Path, weights: Weights, distance: Distance) -> float:
         StoreError: It cannot be read.
     """
     where = str(path)
-    other = _numbers(read_own(path, MAX_WEIGHTS_BYTES), where)
+    other = _numbers(read_own_weights(path, MAX_WEIGHTS_BYTES))
     if not weights:
         raise Error("the bundle releases no parameter to compare with", where=where)
     total = Sums()
@@ -67,8 +68,7 @@ def distance_to(path: Path, weights: Weights, distance: Distance) -> float:
     return total.by(distance)
 
 
-def _numbers(data: bytes, where: str, *, metadata: bool = True) -> Weights:
-    tensors = read_weights(data, where=where, allow_metadata=metadata)
+def _numbers(tensors: Tensors) -> Weights:
     return {
         name: (spec.shape, numbers(raw, spec.dtype))
         for name, (spec, raw) in tensors.items()

@@ -183,9 +183,10 @@ def _covered(examination: Examination, tolerance: Tolerance) -> tuple[str, ...]:
     weighted = [i for i in (*sample.weighted, *sample.also_weighted) if i in counting]
     if policy.tolerated_length is None:
         return (uniform,)
-    if not weighted or length_bound(len(weighted), policy.bound_confidence) > policy.tolerated_length:
+    share = length_bound(len(weighted), policy.bound_confidence) if weighted else 1.0
+    if not weighted or share > policy.tolerated_length:
         return ()
-    return uniform, by_length_said(policy, weighted, "the length of those others")
+    return uniform, by_length_said(policy, weighted, share, "the length of those others")
 
 
 def _short(examination: Examination, tolerance: Tolerance) -> list[str]:

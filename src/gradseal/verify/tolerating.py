@@ -32,13 +32,13 @@ def begin_tolerance(examination: Examination, recorded: Arithmetic, had: Environ
     calibration = policy.calibration
     if calibration is None or policy.classical or log is None:
         return
+    wrong = _misfits(examination, log)
     if isinstance(recorded, Exact) or recorded == had:
         ground = "exact arithmetic has no noise" if isinstance(recorded, Exact) else "the environment is had"
-        wrong = _misfits(examination, log)
         fit = f"; nor would it fit: it is of {'; '.join(wrong)}" if wrong else ""
         examination.found(Check.TOLERANCE, Result.NOTED, f"the calibration is not used: {ground}{fit}")
         return
-    if _misfits(examination, log):
+    if wrong:
         return
     layout = examination.contents.program.layout if examination.contents else ()
     examination.tolerance = Tolerance(
