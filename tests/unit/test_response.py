@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gradseal.errors import Error
@@ -42,6 +42,7 @@ def test_it_is_the_best_of_all_numbers_of_segments(lengths: list[float], way: fl
 
 
 @given(lengths_, st.floats(0.01, 300), mixes, st.floats(1, 50))
+@example([1.0], 1.0, Mix(by_length=1), 2.0)
 def test_whoever_may_make_segments_longer_is_seen_no_more_often(
     lengths: list[float], way: float, mix: Mix, inflation: float
 ) -> None:

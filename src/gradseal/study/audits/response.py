@@ -104,6 +104,8 @@ class Ground:
         lacking = (top - longer) * each - (self._before[top] - self._before[longer])
         open_ = (kept >= top) & (lacking <= extra * (1 + 1e-12))
         true = self._before[np.maximum(kept, top)] - self._before[top] + np.maximum(extra - lacking, 0.0)
+        # Where all true ones are certain, none is left to be drawn, however long.
+        true = np.where(kept > top, true, 0.0)
         return open_, true / (true + self.displacement)
 
 
